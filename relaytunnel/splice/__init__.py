@@ -1,1 +1,8 @@
-"""TODO"""
+"""
+Two channels joined, with backpressure in both directions.
+"""
+
+from relaytunnel.splice.paired import PairedEngine
+from relaytunnel.splice.report import SpliceReport
+
+__all__ = ["PairedEngine", "SpliceReport"]

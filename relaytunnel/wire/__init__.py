@@ -1,1 +1,3 @@
-"""TODO"""
+"""
+What the channels say: messages, frames, invitations.  Sans-IO.
+"""

@@ -1,0 +1,361 @@
+"""
+A data channel over TLS: sessions one after another, in frames.
+
+L{DataChannel} is the connection, L{FramedStream} one session on it.  When a
+session has ended in both directions the connection is idle and its owner
+decides: park it for a later session, or close it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
+from relaytunnel.channel.tcp import socket_of, tune
+from relaytunnel.config.model import Limits
+from relaytunnel.errors import ProtocolError
+from relaytunnel.interfaces import IChannel, Lost
+from relaytunnel.wire.data import (
+    EOF_FRAME,
+    RESET_FRAME,
+    FrameReader,
+    Kind,
+    data_frames,
+    join_frame,
+)
+
+__all__ = ["DataChannel", "FramedStream"]
+
+
+@implementer(IPushProducer)
+class DataChannel(Protocol):
+    """
+    The connection that carries the frames.
+
+    @ivar joining: called with this channel and a ticket when JOIN comes in
+        while no session is on; C{None} where JOIN is not expected (the agent).
+    @ivar idle: called with this channel when a session has ended cleanly.
+    @ivar lost: called with this channel when the connection is gone.
+    @ivar number: what its owner calls it.
+    """
+
+    peer = ""
+    number = 0
+    stream: FramedStream | None = None
+    _congested = False
+    _closing = False
+    _gone = False
+    _paused = False
+    _watched = -1
+    _alarm: IDelayedCall | None = None
+
+    def __init__(self, clock: IReactorTime, limits: Limits, hangups: HangupWatch | None) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._hangups = hangups
+        self._reader = FrameReader()
+        self.joining: Callable[[DataChannel, bytes], None] | None = None
+        self.idle: Callable[[DataChannel], None] = DataChannel.close
+        self.lost: Callable[[DataChannel], None] = lambda _: None
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether a session could begin now.
+        """
+        return not (self._closing or self._gone or self.stream)
+
+    def begin(self) -> FramedStream:
+        """
+        A session begins.
+
+        @return: its stream.
+        """
+        stream = self.stream = FramedStream(self)
+        return stream
+
+    def join(self, ticket: bytes) -> FramedStream:
+        """
+        Begin the session of this ticket (S10, at the agent).
+
+        @return: its stream.
+        """
+        self.transport.write(join_frame(ticket))  # type: ignore[union-attr]
+        return self.begin()
+
+    def refuse(self) -> None:
+        """
+        The ticket joins nothing: reset the channel.
+        """
+        self.send_reset()
+
+    def close(self) -> None:
+        """
+        End the connection cleanly, whatever the peer does.
+        """
+        if not (self._closing or self._gone):
+            self._closing = True
+            self._arm()
+            transport: Any = self.transport
+            transport.unregisterProducer()
+            transport.loseConnection()
+
+    def abort(self) -> None:
+        """
+        End the connection at once.
+        """
+        if not self._gone:
+            self._closing = True
+            transport: Any = self.transport
+            transport.unregisterProducer()
+            transport.abortConnection()
+
+    # What a stream asks of its connection.
+
+    def send_reset(self) -> None:
+        """
+        Tell the peer that the session is aborted, then wait for it to close.
+
+        Where the peer has stopped reading, the transport itself is reset.
+        What still comes in is discarded, so that nothing unread turns our end
+        into a reset that would overtake what was sent.
+        """
+        self.stream = None
+        if self._closing or self._gone:
+            return
+        if self._congested:
+            self.abort()
+            return
+        self._closing = True
+        self._arm()
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.write(RESET_FRAME)
+        if self._paused:
+            self._paused = False
+            transport.resumeProducing()
+
+    def pause(self) -> None:
+        """
+        Read nothing for the time being.
+        """
+        if not (self._paused or self._gone or self._closing):
+            self._paused = True
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+            self._watch()
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        if self._paused and not self._gone:
+            self._paused = False
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def ended(self) -> None:
+        """
+        The stream has ended in both directions.
+        """
+        self.stream = None
+        self.resume()
+        if not (self._closing or self._gone):
+            self.idle(self)
+
+    # What the reactor calls.
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        tune(transport)
+        address = transport.getPeer()
+        self.peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
+        transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            for kind, payload in self._reader.feed(data):
+                self._take(kind, payload)
+                if self._closing:
+                    return
+        except ProtocolError:
+            self._drop_stream(Lost.TRUNCATED)
+            self.abort()
+
+    def _take(self, kind: Kind, payload: bytes) -> None:
+        stream = self.stream
+        if kind is Kind.DATA and stream is not None and not stream.in_ended:
+            stream.receiver.data_received(payload)
+        elif kind is Kind.EOF and stream is not None and not stream.in_ended:
+            stream.take_end()
+        elif kind is Kind.RESET:
+            self._drop_stream(Lost.RESET)
+            self.close()
+        elif kind is Kind.JOIN and stream is None and self.joining is not None:
+            self.joining(self, payload)
+        else:
+            raise ProtocolError(f"a {kind.name} frame out of turn")
+
+    def _drop_stream(self, why: Lost) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.lose(why)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
+        if self._watched >= 0 and self._hangups is not None:
+            self._hangups.forget(self._watched)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._drop_stream(Lost.TRUNCATED)
+        self.lost(self)
+
+    # The transport's producer is always this channel, so that it knows whether
+    # the peer reads; it passes the word on to whoever feeds the stream.
+
+    def pauseProducing(self) -> None:
+        self._congested = True
+        if self.stream is not None and self.stream.producer is not None:
+            self.stream.producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._congested = False
+        if self.stream is not None and self.stream.producer is not None:
+            self.stream.producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is gone; C{connectionLost} says so.
+        """
+
+    @property
+    def congested(self) -> bool:
+        """
+        Whether the peer does not take what we write at the moment.
+        """
+        return self._congested
+
+    def _arm(self) -> None:
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(self._limits.close, self._abort_late)
+
+    def _abort_late(self) -> None:
+        self._alarm = None
+        self.abort()
+
+    def _watch(self) -> None:
+        sock = socket_of(self.transport)
+        if self._hangups is not None and sock is not None and sock.fileno() >= 0:
+            self._watched = sock.fileno()
+            self._hangups.watch(self._watched, self._hung_up)
+
+    def _hung_up(self) -> None:
+        sock = socket_of(self.transport)
+        if self._paused and sock is not None and clean_end_before_reset(sock) is False:
+            self._drop_stream(Lost.RESET)
+            self.abort()
+
+
+@implementer(IChannel)
+class FramedStream:
+    """
+    One session on a data channel.
+
+    @ivar in_ended: whether the peer's EOF has come.
+    """
+
+    receiver: Any = None
+    producer: Any = None
+
+    def __init__(self, channel: DataChannel) -> None:
+        self._channel = channel
+        self.peer = channel.peer
+        self.in_ended = False
+        self._out_ended = False
+        self._over = False
+
+    def attach(self, receiver: object) -> None:
+        self.receiver = receiver
+        if self._out_ended:
+            self.receiver.end_sent()
+
+    def write(self, data: bytes) -> None:
+        if not (self._over or self._out_ended):
+            self._channel.transport.write(data_frames(data))  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        if not (self._over or self._out_ended):
+            self._out_ended = True
+            self._channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+            if self.receiver is not None:
+                self.receiver.end_sent()
+            self._end_if_both()
+
+    def take_end(self) -> None:
+        """
+        The peer's EOF has come.
+        """
+        self.in_ended = True
+        self.receiver.end_received()
+        self._end_if_both()
+
+    def _end_if_both(self) -> None:
+        if self.in_ended and self._out_ended and not self._over:
+            self._over = True
+            self.producer = None
+            self._channel.ended()
+
+    def lose(self, why: Lost) -> None:
+        """
+        The session is over, and not cleanly.
+        """
+        if not self._over:
+            self._over = True
+            self.producer = None
+            self.receiver.channel_lost(why)
+
+    def reset(self) -> None:
+        if not self._over:
+            self._over = True
+            self.producer = None
+            self._channel.send_reset()
+
+    def finish(self) -> None:
+        self.end()
+        self.reset()
+
+    def close(self) -> None:
+        """
+        Nothing to do: a stream that has ended both ways has let go already.
+        """
+        self.reset()
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        if not self._over:
+            self.producer = producer
+            if self._channel.congested:
+                self.producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        if not self._over:
+            self._channel.pause()
+
+    def resumeProducing(self) -> None:
+        if not self._over:
+            self._channel.resume()
+
+    def stopProducing(self) -> None:
+        """
+        The transport we feed is gone; its own channel says so.
+        """

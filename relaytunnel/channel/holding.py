@@ -1,0 +1,73 @@
+"""
+Holding what comes in on a channel until somebody takes it, within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IPushProducer
+
+from relaytunnel.interfaces import IChannelReceiver, Lost
+
+__all__ = ["Holding"]
+
+
+@implementer(IChannelReceiver)
+class Holding:
+    """
+    The receiver of a channel that has no other yet.
+
+    @ivar held: the bytes, at most C{limit} and one read of the transport more.
+    @ivar ended: whether the peer has ended its direction behind them.
+    @ivar heard: called when bytes or the end came in.
+    @ivar lost: called when the channel is lost.
+    """
+
+    __slots__ = ("_channel", "_limit", "_paused", "ended", "heard", "held", "lost")
+
+    def __init__(self, channel: IPushProducer, limit: int) -> None:
+        self._channel = channel
+        self._limit = limit
+        self._paused = False
+        self.held = b""
+        self.ended = False
+        self.heard: Callable[[], None] | None = None
+        self.lost: Callable[[Lost], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.held += data
+        if len(self.held) >= self._limit and not self._paused:
+            self._paused = True
+            self._channel.pauseProducing()
+        if self.heard is not None:
+            self.heard()
+
+    def end_received(self) -> None:
+        self.ended = True
+        if self.heard is not None:
+            self.heard()
+
+    def end_sent(self) -> None:
+        pass
+
+    def channel_lost(self, why: Lost) -> None:
+        self.heard = None
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            lost(why)
+
+    def pour(self, receiver: IChannelReceiver) -> None:
+        """
+        Give everything to the receiver that has come, and let the channel flow.
+        """
+        self.heard = self.lost = None
+        held, self.held = self.held, b""
+        if self._paused:
+            self._channel.resumeProducing()
+        if held:
+            receiver.data_received(held)
+        if self.ended:
+            receiver.end_received()

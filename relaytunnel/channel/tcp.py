@@ -1,0 +1,339 @@
+"""
+A channel that is a plain TCP (or UNIX) connection: FIN is the end, RST a reset.
+
+Who is at the other end, and what the bytes mean, is not known here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+
+from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
+from relaytunnel.channel.holding import Holding
+from relaytunnel.config.model import Limits
+from relaytunnel.interfaces import IChannel, IChannelReceiver, Lost
+
+__all__ = ["Discard", "TCPChannel", "socket_of", "tune"]
+
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
+_USER_TIMEOUT_MS = 60_000
+
+
+def tune(transport: object) -> None:
+    """
+    Set what every TCP connection of ours has: no Nagle delay, keepalive after
+    60 s, and a peer that acknowledges nothing for 60 s is dead (RFC 5482).
+    """
+    if not ITCPTransport.providedBy(transport):
+        return
+    tcp: Any = transport
+    tcp.setTcpNoDelay(True)
+    tcp.setTcpKeepAlive(True)
+    sock = socket_of(transport)
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def socket_of(transport: object) -> socket.socket | None:
+    """
+    @return: the socket under a transport, through any wrappers, if there is one.
+    """
+    while isinstance(transport, TLSMemoryBIOProtocol):
+        transport = transport.transport
+    found = getattr(transport, "socket", None)
+    return found if isinstance(found, socket.socket) else None
+
+
+@implementer(IChannelReceiver)
+class Discard:
+    """
+    Takes everything and keeps nothing.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+    def end_received(self) -> None:
+        pass
+
+    def end_sent(self) -> None:
+        pass
+
+    def channel_lost(self, why: Lost) -> None:
+        pass
+
+
+@implementer(IChannel, IHalfCloseableProtocol)
+class TCPChannel(Protocol):
+    """
+    One end of a session on a connection of its own.
+
+    @ivar peer: the other end's C{host:port}.
+    @ivar host: the other end's address alone, empty for a UNIX socket.
+    @ivar holding: what holds the bytes that come in before C{attach}.
+    """
+
+    # A channel exists once per session: no dictionary, no per-instance defaults.
+    peer = ""
+    host = ""
+    _receiver: Any = None
+    _over = False
+    _in_ended = False
+    _out_ended = False
+    _out_flushed = False
+    _deaf = False
+    _paused = False
+    _finishing = False
+    _watched = -1
+    _alarm: IDelayedCall | None = None
+    _last_discard = 0.0
+    _linger_until = 0.0
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: Limits,
+        hangups: HangupWatch | None,
+        connected: Callable[[TCPChannel], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._hangups = hangups
+        self._connected = connected
+        self.holding = self._receiver = Holding(self, limits.held)
+
+    # What the reactor calls.
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        tune(transport)
+        address = transport.getPeer()
+        self.host = getattr(address, "host", "")
+        self.peer = f"{self.host}:{address.port}" if self.host else "unix"
+        if hasattr(transport, "writeSomeData"):
+            transport.writeSomeData = partial(self._write_some, transport.writeSomeData)
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected(self)
+
+    def _write_some(self, write: Callable[[bytes], object], data: bytes) -> object:
+        """
+        Let a broken pipe end the outgoing direction alone.
+
+        A peer may have sent a last answer and gone, with our bytes unread (a
+        server that turns an upload down): what it sent is still to be read.
+        """
+        if self._deaf:
+            return len(data)
+        written = write(data)
+        if not isinstance(written, Exception):
+            return written
+        self._deaf = True
+        if self._in_ended:
+            self._lose(Lost.RESET)
+        elif self._finishing:
+            self._part()
+        return len(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._finishing:
+            self._last_discard = self._clock.seconds()
+        else:
+            self._receiver.data_received(data)
+
+    def readConnectionLost(self) -> None:
+        self._in_ended = True
+        if self._finishing:
+            self._part_when_quiet()
+        elif not self._over:
+            self._watch()
+            self._receiver.end_received()
+            if self._deaf:
+                self._lose(Lost.RESET)
+
+    def writeConnectionLost(self) -> None:
+        self._out_flushed = True
+        if self._finishing:
+            self._part_when_quiet()
+        elif not self._over:
+            self._receiver.end_sent()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._watched >= 0 and self._hangups is not None:
+            self._hangups.forget(self._watched)
+            self._watched = -1
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if not self._over:
+            self._over = True
+            self._receiver.channel_lost(Lost.RESET)
+        vars(self.transport).pop("writeSomeData", None)  # no cycle is left for the collector
+
+    # IChannel
+
+    def attach(self, receiver: object) -> None:
+        previous, self._receiver = self._receiver, receiver
+        if previous is self.holding:
+            self.holding.pour(self._receiver)
+
+    def write(self, data: bytes) -> None:
+        if not (self._over or self._out_ended or self._deaf):
+            self.transport.write(data)  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        if not (self._over or self._out_ended):
+            self._out_ended = True
+            self._half_close()
+
+    def reset(self) -> None:
+        if not self._over:
+            self._over = True
+            self._abort()
+
+    def close(self) -> None:
+        if not self._over:
+            self._over = True
+            self._unregister()
+            self._alarm = self._clock.callLater(self._limits.close, self._abort_late)
+            self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def finish(self) -> None:
+        if self._over:
+            return
+        self._over = self._finishing = True
+        self._unregister()
+        now = self._clock.seconds()
+        self._last_discard = now
+        self._linger_until = now + self._limits.linger
+        self._alarm = self._clock.callLater(self._limits.linger_idle, self._linger)
+        if not self._out_ended:
+            self._out_ended = True
+            self._half_close()
+        if not self._in_ended:
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+        self._part_when_quiet()
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        if not self._over:
+            self.transport.registerProducer(producer, streaming)  # type: ignore[union-attr]
+
+    def unregisterProducer(self) -> None:
+        if not self._over:
+            self._unregister()
+
+    def pauseProducing(self) -> None:
+        if not (self._over or self._in_ended or self._paused):
+            self._paused = True
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+            self._watch()
+
+    def resumeProducing(self) -> None:
+        if not (self._over or self._in_ended) and self._paused:
+            self._paused = False
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def stopProducing(self) -> None:
+        """
+        The transport we feed is gone; its own channel says so.
+        """
+
+    # What happens inside.
+
+    def _unregister(self) -> None:
+        """
+        Take any producer off the transport, whatever state it is in.
+        """
+        self.transport.unregisterProducer()  # type: ignore[union-attr]
+
+    def _half_close(self) -> None:
+        transport: Any = self.transport
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            # TLS as Twisted speaks it cannot end one direction alone: the end
+            # is sent when the other one has come.
+            self._clock.callLater(0, self._pretend_half_closed)
+        else:
+            transport.loseWriteConnection()
+
+    def _pretend_half_closed(self) -> None:
+        if self.connected:
+            self.writeConnectionLost()
+
+    def _watch(self) -> None:
+        if self._hangups is None:
+            return
+        if self._watched < 0:
+            sock = socket_of(self.transport)
+            if sock is None or sock.fileno() < 0:
+                return
+            self._watched = sock.fileno()
+        self._hangups.watch(self._watched, self._hung_up)
+
+    def _hung_up(self) -> None:
+        sock = socket_of(self.transport)
+        if sock is None or self._over or not (self._paused or self._in_ended):
+            return
+        ended_first = clean_end_before_reset(sock)
+        if ended_first is None:
+            return
+        if self._in_ended or not ended_first:
+            self._lose(Lost.RESET)
+        else:
+            self._deaf = True  # its last bytes, and its end, are still to be read
+
+    def _lose(self, why: Lost) -> None:
+        if not self._over:
+            self._over = True
+            receiver = self._receiver
+            self._abort()
+            receiver.channel_lost(why)
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        self._unregister()
+        transport.abortConnection()
+
+    def _abort_late(self) -> None:
+        self._alarm = None
+        self._abort()
+
+    def _linger(self) -> None:
+        now = self._clock.seconds()
+        quiet_at = self._last_discard + self._limits.linger_idle
+        if now < self._linger_until and (now < quiet_at or not self._out_flushed):
+            later = self._linger_until if not self._out_flushed else quiet_at
+            self._alarm = self._clock.callLater(
+                max(0.0, min(later, self._linger_until) - now), self._linger
+            )
+            return
+        self._alarm = None
+        if self._out_flushed:
+            self._part()
+        else:
+            self._abort()
+
+    def _part_when_quiet(self) -> None:
+        if self._in_ended and (self._out_flushed or self._deaf):
+            self._part()
+
+    def _part(self) -> None:
+        self.transport.loseConnection()  # type: ignore[union-attr]

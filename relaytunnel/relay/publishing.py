@@ -1,0 +1,151 @@
+"""
+Publishing a server: what an agent asks for becomes names and ports (S3, S4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import PortRange, Reach, connection_id, networks
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.registry import Agent, PublishedServer, Registry
+from relaytunnel.wire.messages import Register
+
+__all__ = ["PortOpener", "Publisher"]
+
+
+class PortOpener(Protocol):
+    """
+    Who listens on the ports that servers have of their own.
+    """
+
+    def open(self, port: int) -> None:
+        """
+        Listen for clients on this port; opening an open one does nothing.
+
+        @raise Rejection: it cannot be had.
+        """
+
+    def close(self, port: int) -> None:
+        """Listen no more."""
+
+
+@dataclass
+class Publisher:
+    """
+    Turns L{Register} messages into published servers, and takes them back.
+
+    @ivar ports: the ports that servers may ask for.
+    @ivar addresses: says how people type a way to the server of an ID.
+    """
+
+    registry: Registry
+    limits: Limits
+    ports: PortRange
+    opener: PortOpener
+    addresses: Callable[[str, Reach], tuple[str, ...]]
+
+    def publish(self, agent: Agent, message: Register) -> PublishedServer:
+        """
+        Store a server (S4).  One that is published already is replaced.
+
+        @raise Rejection: why it cannot be; nothing has changed then.
+        """
+        try:
+            name = connection_id(message.connection_id)
+            reach = tuple(dict.fromkeys(Reach.parse(text) for text in message.reach))
+            allow = networks(list(message.allow))
+        except ValueError as fault:
+            raise Rejection(Code.INVALID, str(fault)[:256]) from None
+        if message.protocol != "tcp" or message.data not in ("tls", "plain"):
+            raise Rejection(
+                Code.UNSUPPORTED,
+                f"this relay serves no {message.protocol} over {message.data} data channels",
+            )
+        if not agent.rights.may_publish(name):
+            raise Rejection(
+                Code.NOT_ALLOWED, f"the account {agent.agent_id} may not publish {name}"
+            )
+        if name not in agent.servers and len(agent.servers) >= self.limits.servers_per_agent:
+            raise Rejection(
+                Code.LIMIT, f"an agent publishes {self.limits.servers_per_agent} servers at most"
+            )
+        unserved = [str(way) for way in reach if way.kind == "sni"]
+        if unserved:
+            raise Rejection(Code.UNSUPPORTED, f"this relay does not serve {unserved[0]} yet")
+        held = agent.servers.get(name)
+        before = held.ports if held is not None else []
+        server = self._with_ports(agent, name, reach or (Reach("name", ""),), before)
+        server.data = message.data
+        server.allow = allow
+        server.addresses = tuple(
+            address for way in server.reach for address in self.addresses(name, way)
+        )
+        for port in before:
+            if port not in server.ports:
+                self.opener.close(port)
+        return server
+
+    def _with_ports(
+        self, agent: Agent, name: str, reach: tuple[Reach, ...], before: list[int]
+    ) -> PublishedServer:
+        """
+        Register the names, then open the ports; take both back if one fails.
+        """
+        for way in reach:
+            if way.kind == "port" and way.port:
+                self._check_port(agent, way.port)
+        candidates = iter(before) if before else self.registry.free_port(self.ports, agent.rights)
+        while True:
+            chosen = tuple(
+                way if way.kind != "port" or way.port else _numbered(next(candidates, 0))
+                for way in reach
+            )
+            if any(way.kind == "port" and not way.port for way in chosen):
+                raise Rejection(
+                    Code.PORT_TAKEN,
+                    f"no port of {self.ports} is free for the account {agent.agent_id}",
+                )
+            server = PublishedServer(name, agent, chosen)
+            held = agent.servers.get(name)
+            self.registry.add(server)
+            opened: list[int] = []
+            try:
+                for port in server.ports:
+                    self.opener.open(port)
+                    if port not in before:
+                        opened.append(port)
+                return server
+            except Rejection:
+                for port in opened:
+                    self.opener.close(port)
+                self.registry.forget(server)
+                if held is not None:
+                    self.registry.add(held)
+                if chosen == reach:
+                    raise
+                # Any free port would do, and somebody else has this one.
+
+    def _check_port(self, agent: Agent, port: int) -> None:
+        if port not in self.ports:
+            raise Rejection(
+                Code.NOT_ALLOWED, f"servers at this relay may have the ports {self.ports}, not {port}"
+            )
+        if not agent.rights.may_use_port(port):
+            raise Rejection(
+                Code.NOT_ALLOWED, f"the account {agent.agent_id} may not use the port {port}"
+            )
+
+    def take_back(self, server: PublishedServer) -> None:
+        """
+        A server is published no more: its ports close.
+        """
+        for port in server.ports:
+            self.opener.close(port)
+
+
+def _numbered(port: int) -> Reach:
+    return Reach("port", str(port))

@@ -1,0 +1,253 @@
+"""
+The agents that are present, the servers they publish, and the names by which
+clients find those servers.  Pure state: whoever changes it decides why.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relaytunnel.config.names import Network, PortRange, Reach
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.wire.messages import Message
+
+__all__ = ["Agent", "PublishedServer", "Registry", "RightsView"]
+
+_REMEMBERED_AWAY = 65_536
+
+
+class RightsView(Protocol):
+    """
+    What an account allows.
+    """
+
+    def may_publish(self, connection_id: str) -> bool:
+        """Whether a server may be published under this connection ID."""
+
+    def may_use_port(self, port: int) -> bool:
+        """Whether a server may have this port of the relay."""
+
+
+@dataclass(eq=False)
+class Agent:
+    """
+    An agent that is present: the relay's end of one control channel.
+
+    @ivar epoch: what the agent said of its start; a ghost has a lower one, or
+        the same one on an older channel.
+    @ivar rights: what it may publish, as its account says now.
+    @ivar send: sends it a message.
+    @ivar dismiss: ends its control channel, with a code and a reason.
+    @ivar servers: what it publishes.
+    """
+
+    agent_id: str
+    epoch: int
+    rights: RightsView
+    send: Callable[[Message], None]
+    dismiss: Callable[[Code, str], None]
+    peer: str = ""
+    software: str = ""
+    since: float = 0.0
+    servers: dict[str, PublishedServer] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class PublishedServer:
+    """
+    A server that clients can reach.
+
+    @ivar reach: by which names and ports; never empty.
+    @ivar data: C{"tls"} or C{"plain"}.
+    @ivar allow: the client networks that may come in; empty means all.
+    @ivar addresses: the same as C{reach}, as people type it.
+    """
+
+    connection_id: str
+    agent: Agent
+    reach: tuple[Reach, ...]
+    data: str = "tls"
+    allow: tuple[Network, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports of its own that it has."""
+        return [way.port for way in self.reach if way.kind == "port"]
+
+
+class Registry:
+    """
+    Who is here and who can be reached, by every name.
+
+    @ivar agents: by agent ID.
+    @ivar servers: by connection ID.
+    """
+
+    def __init__(self) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.servers: dict[str, PublishedServer] = {}
+        self._hosts: dict[str, PublishedServer] = {}
+        self._ports: dict[int, PublishedServer] = {}
+        self._away: OrderedDict[str, str] = OrderedDict()
+
+    # Agents
+
+    def challenge(self, agent: Agent) -> Agent | None:
+        """
+        An agent wants to come in (S2).
+
+        @return: its ghost, which has to leave first, if there is one.
+        @raise Rejection: an agent of this ID that started later is present.
+        """
+        ghost = self.agents.get(agent.agent_id)
+        if ghost is not None and ghost.epoch > agent.epoch:
+            raise Rejection(
+                Code.STALE_EPOCH,
+                f"an agent {agent.agent_id} that was started later is connected from {ghost.peer}",
+            )
+        return ghost
+
+    def enter(self, agent: Agent) -> None:
+        """
+        An agent has come; its ghost has left.
+        """
+        self.agents[agent.agent_id] = agent
+
+    def leave(self, agent: Agent) -> list[PublishedServer]:
+        """
+        An agent is gone, and what it published with it.
+
+        @return: the servers that are published no more.
+        """
+        gone = list(agent.servers.values())
+        for server in gone:
+            self.remove(server)
+        if self.agents.get(agent.agent_id) is agent:
+            del self.agents[agent.agent_id]
+        return gone
+
+    # Servers
+
+    def add(self, server: PublishedServer) -> None:
+        """
+        A server is published (S4).
+
+        @raise Rejection: another agent has its connection ID, or another
+            server one of its names or ports.
+        """
+        holder = self.servers.get(server.connection_id)
+        if holder is not None and holder.agent is not server.agent:
+            raise Rejection(Code.CONFLICT, f"another agent publishes {server.connection_id}")
+        for way in server.reach:
+            other = self._claimant(way)
+            if other is not None and other is not holder:
+                code = Code.PORT_TAKEN if way.kind == "port" else Code.CONFLICT
+                raise Rejection(code, f"{way} is taken by the server {other.connection_id}")
+        if holder is not None:
+            self.remove(holder)
+        self.servers[server.connection_id] = server
+        server.agent.servers[server.connection_id] = server
+        for way in server.reach:
+            if way.kind == "host":
+                self._hosts[way.value] = server
+            elif way.kind == "port":
+                self._ports[way.port] = server
+        for name in self._remembered_names(server):
+            self._away.pop(name, None)
+
+    def remove(self, server: PublishedServer) -> None:
+        """
+        A server is published no more.  For a while its names are remembered
+        as those of a server whose agent is away.
+        """
+        if self.servers.get(server.connection_id) is not server:
+            return
+        del self.servers[server.connection_id]
+        server.agent.servers.pop(server.connection_id, None)
+        for way in server.reach:
+            if way.kind == "host":
+                del self._hosts[way.value]
+            elif way.kind == "port":
+                del self._ports[way.port]
+        for name in self._remembered_names(server):
+            self._away[name] = server.agent.agent_id
+            self._away.move_to_end(name)
+        while len(self._away) > _REMEMBERED_AWAY:
+            self._away.popitem(last=False)
+
+    def forget(self, server: PublishedServer) -> None:
+        """
+        A server was withdrawn on purpose: nobody is away, it does not exist.
+        """
+        self.remove(server)
+        for name in self._remembered_names(server):
+            self._away.pop(name, None)
+
+    # Finding
+
+    def by_port(self, port: int) -> PublishedServer | None:
+        """
+        @return: the server that has this port of the relay.
+        """
+        return self._ports.get(port)
+
+    def by_host(self, host: str) -> PublishedServer | None:
+        """
+        Find the server that an HTTP Host names: the one that claimed the whole
+        name, or the one whose connection ID the name begins with.
+        """
+        server = self._hosts.get(host)
+        if server is not None:
+            return server
+        for connection_id in _leading(host):
+            server = self.servers.get(connection_id)
+            if server is not None and any(way.kind == "name" for way in server.reach):
+                return server
+        return None
+
+    def missing(self, host: str) -> Rejection:
+        """
+        @return: why no server goes by this host name.
+        """
+        for name in (host, *_leading(host)):
+            if name in self._away:
+                return Rejection(
+                    Code.AGENT_AWAY, f"the agent that publishes {name} is not connected now"
+                )
+        return Rejection(Code.NO_SUCH_SERVER, f"no server is published as {host}")
+
+    def free_port(self, ports: PortRange, rights: RightsView) -> Iterator[int]:
+        """
+        Yield the ports of this range that no server has and the rights allow.
+        """
+        for port in range(ports.first, ports.last + 1):
+            if port not in self._ports and rights.may_use_port(port):
+                yield port
+
+    def _claimant(self, way: Reach) -> PublishedServer | None:
+        if way.kind == "host":
+            return self._hosts.get(way.value)
+        if way.kind == "port":
+            return self._ports.get(way.port)
+        return None
+
+    @staticmethod
+    def _remembered_names(server: PublishedServer) -> list[str]:
+        names = [way.value for way in server.reach if way.kind == "host"]
+        if any(way.kind == "name" for way in server.reach):
+            names.append(server.connection_id)
+        return names
+
+
+def _leading(host: str) -> Iterator[str]:
+    """
+    Yield what may be a connection ID at the start of a host name, longest
+    first: C{a.b.example} may mean C{a.b.example}, C{a.b} or C{a}.
+    """
+    while host:
+        yield host
+        host = host.rpartition(".")[0]

@@ -1,0 +1,313 @@
+"""
+The clients' visits as the relay sees them: S5 to S8, S10, S11 and the end.
+
+Each visit is an Automat machine that knows neither sockets nor frames.  What
+reaches the client goes through a L{ClientDoor}; the agent is reached through
+the L{relaytunnel.relay.registry.Agent} of the server that is visited.
+L{Visits} decides who is let in, and finds the visit that a message or a
+ticket is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from automat import TypeMachineBuilder, pep614
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import allowed
+from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
+from relaytunnel.relay.registry import Agent, PublishedServer
+from relaytunnel.relay.waiting import Place, WaitingRoom
+from relaytunnel.wire.messages import Cancel, Notify
+
+__all__ = ["ClientDoor", "Visit", "Visits"]
+
+
+class ClientDoor(Protocol):
+    """
+    The client's side of a visit.
+
+    @ivar client: the client's C{host:port}.
+    @ivar host: its address alone.
+    """
+
+    client: str
+    host: str
+
+    def tell(self, failing: Failing) -> None:
+        """Tell the client, in its own protocol, why it is not served; close."""
+
+    def splice(self, stream: object, place: Place[Visit]) -> None:
+        """Join the client channel and this data channel (S11)."""
+
+
+class Visit(Protocol):
+    """
+    What can happen to a visit.
+    """
+
+    def admitted(self, place: Place[Visit], arrived: str) -> None:
+        """S6: the server exists, and this client may wait for it."""
+
+    def turned_away(self, failing: Failing) -> None:
+        """S6: no such server, or not for this client, or not now."""
+
+    def accepted(self) -> None:
+        """S8: the agent is on its way."""
+
+    def refused(self, failing: Failing) -> None:
+        """S8 or S9: the agent cannot, and why."""
+
+    def joined(self, place: Place[Visit], stream: object) -> None:
+        """S10: the data channel is here."""
+
+    def client_left(self) -> None:
+        """The client aborted."""
+
+    def agent_lost(self) -> None:
+        """The control channel is gone."""
+
+    def expired(self) -> None:
+        """The data channel did not come in time."""
+
+    def over(self) -> None:
+        """S14 to S20: the splice has ended."""
+
+
+@dataclass
+class _Core:
+    door: ClientDoor
+    visits: Visits
+    log: Logger = Logger()
+
+
+@dataclass
+class _Waiting:
+    """
+    A visit in the waiting room.
+    """
+
+    place: Place[Visit]
+    number: int
+    alarm: IDelayedCall
+    accepted: bool = False
+
+
+def _build() -> Callable[[_Core], Visit]:
+    builder = TypeMachineBuilder(Visit, _Core)
+
+    def wait(visit: Visit, core: _Core, place: Place[Visit], arrived: str) -> _Waiting:
+        number, visits = place.session, core.visits
+        visits.sessions[number] = place
+        alarm = visits.clock.callLater(visits.limits.waiting, visit.expired)
+        core.log.info(
+            "client {client} waits for {server} as session {session}",
+            client=core.door.client,
+            server=place.server.connection_id,
+            session=number,
+        )
+        place.server.agent.send(
+            Notify(
+                session=number,
+                connection_id=place.server.connection_id,
+                ticket=place.ticket,
+                client=core.door.client,
+                arrived=arrived[:256],
+                deadline=visits.limits.waiting,
+            )
+        )
+        return _Waiting(place, number, alarm)
+
+    def serve(visit: Visit, core: _Core, place: Place[Visit], stream: object) -> Place[Visit]:
+        return place
+
+    def leave(core: _Core, waiting: _Waiting) -> None:
+        if waiting.alarm.active():
+            waiting.alarm.cancel()
+        core.visits.sessions.pop(waiting.number, None)
+        core.visits.room.leave(waiting.place)
+
+    def cancel(core: _Core, waiting: _Waiting) -> None:
+        leave(core, waiting)
+        waiting.place.server.agent.send(Cancel(session=waiting.number))
+
+    Arriving = builder.state("Arriving")
+    Waiting = builder.state("Waiting", wait)
+    Served = builder.state("Served", serve)
+    Over = builder.state("Over")
+
+    Arriving.upon(Visit.admitted).to(Waiting).returns(None)
+    Arriving.upon(Visit.client_left).to(Over).returns(None)
+
+    @pep614(Arriving.upon(Visit.turned_away).to(Over))
+    def turn_away(visit: Visit, core: _Core, failing: Failing) -> None:
+        core.door.tell(failing)
+
+    @pep614(Waiting.upon(Visit.accepted).loop())
+    def note(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+        waiting.accepted = True
+
+    @pep614(Waiting.upon(Visit.refused).to(Over))
+    def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
+        leave(core, waiting)
+        core.door.tell(failing)
+
+    @pep614(Waiting.upon(Visit.client_left).to(Over))
+    def call_off(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+        cancel(core, waiting)
+
+    @pep614(Waiting.upon(Visit.agent_lost).to(Over))
+    def lose_agent(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+        leave(core, waiting)
+        agent = waiting.place.server.agent.agent_id
+        core.door.tell(Failing(Code.AGENT_AWAY, f"the agent {agent} went away"))
+
+    @pep614(Waiting.upon(Visit.expired).to(Over))
+    def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+        cancel(core, waiting)
+        silent = "opened no data channel" if waiting.accepted else "did not answer"
+        core.door.tell(
+            Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s")
+        )
+
+    @pep614(Waiting.upon(Visit.joined).to(Served))
+    def join(
+        visit: Visit, core: _Core, waiting: _Waiting, place: Place[Visit], stream: object
+    ) -> None:
+        waiting.alarm.cancel()
+        core.door.splice(stream, place)
+
+    @pep614(Served.upon(Visit.over).to(Over))
+    def finish(visit: Visit, core: _Core, place: Place[Visit]) -> None:
+        core.visits.sessions.pop(place.session, None)
+        core.visits.room.leave(place)
+
+    # The control channel and the data channel are two connections, so what is
+    # said on one may come after what it preceded on the other.
+    Served.upon(Visit.accepted, nodata=True).loop().returns(None)
+    Served.upon(Visit.refused, nodata=True).loop().returns(None)
+    # Running sessions outlive the control channel.
+    Served.upon(Visit.agent_lost, nodata=True).loop().returns(None)
+    Served.upon(Visit.client_left, nodata=True).loop().returns(None)
+
+    Over.upon(Visit.accepted).loop().returns(None)
+    Over.upon(Visit.refused).loop().returns(None)
+    Over.upon(Visit.client_left).loop().returns(None)
+    Over.upon(Visit.agent_lost).loop().returns(None)
+    Over.upon(Visit.over).loop().returns(None)
+    return builder.build()
+
+
+_new_visit = _build()
+
+
+@dataclass
+class Visits:
+    """
+    All visits, and who may make one.
+
+    @ivar sessions: the places of those that wait or are served, by number.
+    @ivar refusals: how many clients were not served, by code.
+    """
+
+    room: WaitingRoom[Visit]
+    limits: Limits
+    clock: IReactorTime
+    sessions: dict[int, Place[Visit]] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+
+    def arrive(self, door: ClientDoor) -> Visit:
+        """
+        A client has connected (S5).
+        """
+        return _new_visit(_Core(door, self))
+
+    def seek(
+        self, visit: Visit, door: ClientDoor, server: PublishedServer, arrived: str
+    ) -> None:
+        """
+        S6: decide whether this client may reach this server now, and if so
+        let it wait and notify the agent (S7).
+
+        @param arrived: how it named the server, C{host:web.example.net}.
+        """
+        try:
+            if not allowed(server.allow, door.host):
+                raise Rejection(
+                    Code.NOT_ALLOWED,
+                    f"{server.connection_id} is not open to clients from {door.host}",
+                )
+            self._check_rights(server)
+            place = self.room.enter(visit, server, door.host)
+        except Rejection as rejection:
+            self.turn_away(visit, rejection)
+        else:
+            visit.admitted(place, arrived)
+
+    def turn_away(self, visit: Visit, why: Rejection) -> None:
+        """
+        S6: this client is not served, and is told so.
+        """
+        self.refusals[why.code.value] = self.refusals.get(why.code.value, 0) + 1
+        visit.turned_away(Failing(why.code, why.reason))
+
+    @staticmethod
+    def _check_rights(server: PublishedServer) -> None:
+        rights = server.agent.rights
+        if not rights.may_publish(server.connection_id) or not all(
+            rights.may_use_port(port) for port in server.ports
+        ):
+            raise Rejection(
+                Code.NOT_ALLOWED,
+                f"the agent {server.agent.agent_id} may publish {server.connection_id} no more",
+            )
+
+    def accepted(self, agent: Agent, session: int) -> None:
+        """
+        S8: the agent is on its way.
+
+        @raise ProtocolError: the session is another agent's.
+        """
+        place = self._place(agent, session)
+        if place is not None:
+            place.visit.accepted()
+
+    def refused(self, agent: Agent, session: int, failing: Failing) -> None:
+        """
+        S8, S9: the agent cannot serve the client.
+
+        @raise ProtocolError: the session is another agent's.
+        """
+        place = self._place(agent, session)
+        if place is not None:
+            self.refusals[failing.code.value] = self.refusals.get(failing.code.value, 0) + 1
+            place.visit.refused(failing)
+
+    def redeem(self, ticket: bytes) -> Place[Visit] | None:
+        """
+        S10: a data channel presents a ticket.  What it joins is to be told so
+        with C{place.visit.joined(place, stream)}.
+
+        @return: C{None} if the ticket joins nothing.
+        """
+        return self.room.redeem(ticket)
+
+    def agent_left(self, agent: Agent) -> None:
+        """
+        A control channel is gone: those who wait for it are told.
+        """
+        for place in list(self.sessions.values()):
+            if place.server.agent is agent:
+                place.visit.agent_lost()
+
+    def _place(self, agent: Agent, session: int) -> Place[Visit] | None:
+        place = self.sessions.get(session)
+        if place is not None and place.server.agent is not agent:
+            raise ProtocolError(f"session {session} is not this agent's")
+        return place

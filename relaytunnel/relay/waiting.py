@@ -1,0 +1,218 @@
+"""
+The waiting room: sessions whose data channel has not come yet, and tickets.
+
+Admission is decided here too, since what is counted is who waits and who is
+served.  Pure state and a clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from relaytunnel.config.limits import Limits
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.registry import PublishedServer
+
+__all__ = ["Place", "TokenBucket", "WaitingRoom"]
+
+V = TypeVar("V")
+
+
+class TokenBucket:
+    """
+    So many a second, and a burst.
+    """
+
+    __slots__ = ("_burst", "_level", "_rate", "_then")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = self._level = float(burst)
+        self._then = now
+
+    def take(self, now: float) -> bool:
+        """
+        @return: whether one more is within the rate.
+        """
+        self._level = min(self._burst, self._level + max(0.0, now - self._then) * self._rate)
+        self._then = now
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
+
+
+@dataclass(eq=False)
+class Place(Generic[V]):
+    """
+    A session's place, first in the waiting room and then among those served.
+
+    @ivar session: the relay's number for it.
+    @ivar ticket: what the data channel has to present.
+    @ivar epoch: the epoch of the agent that was notified; the ticket is bound
+        to it.
+    @ivar expires: when the ticket does, by the room's clock.
+    @ivar waiting: in the waiting room, or served.
+    """
+
+    session: int
+    ticket: bytes
+    visit: V
+    server: PublishedServer
+    client: str
+    epoch: int
+    expires: float
+    waiting: bool = True
+
+
+class WaitingRoom(Generic[V]):
+    """
+    Who waits for a data channel and who is served, counted and bounded.
+
+    @ivar waiting: how many wait.
+    @ivar served: how many are spliced.
+    """
+
+    def __init__(
+        self, limits: Limits, seconds: Callable[[], float], ticket: Callable[[], bytes]
+    ) -> None:
+        self._limits = limits
+        self._seconds = seconds
+        self._ticket = ticket
+        self._by_digest: dict[bytes, Place[V]] = {}
+        self._counts: Counter[tuple[str, bool, object]] = Counter()
+        self._buckets: dict[PublishedServer, TokenBucket] = {}
+        self._sessions = 0
+        self.waiting = 0
+        self.served = 0
+
+    def enter(self, visit: V, server: PublishedServer, client: str) -> Place[V]:
+        """
+        A client has come for this server (S6).
+
+        @param client: the client's address without its port.
+        @raise Rejection: a limit is reached, and which.
+        """
+        limits = self._limits
+        now = self._seconds()
+        agent = server.agent.agent_id
+        for most, have, what in (
+            (limits.waiting_per_relay, self.waiting, "clients wait at this relay"),
+            (
+                limits.waiting_per_server,
+                self._counts["server", True, server.connection_id],
+                f"clients wait for {server.connection_id}",
+            ),
+            (
+                limits.waiting_per_agent,
+                self._counts["agent", True, agent],
+                "clients wait for this agent",
+            ),
+            (
+                limits.waiting_per_client,
+                self._counts["client", True, client],
+                "sessions of this client wait",
+            ),
+            (
+                limits.sessions_per_server,
+                self._counts["server", False, server.connection_id],
+                f"sessions of {server.connection_id} are running",
+            ),
+            (
+                limits.sessions_per_agent,
+                self._counts["agent", False, agent],
+                "sessions of this agent are running",
+            ),
+            (
+                limits.sessions_per_client,
+                self._counts["client", False, client],
+                "sessions of this client are running",
+            ),
+        ):
+            if have >= most:
+                raise Rejection(Code.BUSY, f"{have} {what}; no more are allowed")
+        bucket = self._buckets.get(server)
+        if bucket is None:
+            bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
+            self._buckets[server] = bucket
+        if not bucket.take(now):
+            raise Rejection(
+                Code.BUSY, f"clients come for {server.connection_id} faster than is allowed"
+            )
+        self._sessions += 1
+        place = Place(
+            self._sessions,
+            self._ticket(),
+            visit,
+            server,
+            client,
+            server.agent.epoch,
+            now + limits.waiting,
+        )
+        self._by_digest[_digest(place.ticket)] = place
+        self._count(place, 1)
+        return place
+
+    def redeem(self, ticket: bytes) -> Place[V] | None:
+        """
+        A data channel presents a ticket (S10).  Each joins at most once.
+
+        @return: the place that it joins, now among the served; C{None} if the
+            ticket is invented, used, cancelled or too late.
+        """
+        digest = _digest(ticket)
+        place = self._by_digest.get(digest)
+        if (
+            place is None
+            or not hmac.compare_digest(place.ticket, ticket)
+            or self._seconds() >= place.expires
+        ):
+            return None
+        del self._by_digest[digest]
+        self._count(place, -1)
+        place.waiting = False
+        self._count(place, 1)
+        return place
+
+    def leave(self, place: Place[V]) -> None:
+        """
+        A session is over, wherever it stood.  Leaving twice does nothing.
+        """
+        if self._by_digest.get(_digest(place.ticket)) is place:
+            del self._by_digest[_digest(place.ticket)]
+        if place.session:
+            self._count(place, -1)
+            place.session = 0
+
+    def forget(self, server: PublishedServer) -> None:
+        """
+        A server is published no more: its rate is forgotten.
+        """
+        self._buckets.pop(server, None)
+
+    def _count(self, place: Place[V], by: int) -> None:
+        if place.waiting:
+            self.waiting += by
+        else:
+            self.served += by
+        for key in (
+            ("server", place.waiting, place.server.connection_id),
+            ("agent", place.waiting, place.server.agent.agent_id),
+            ("client", place.waiting, place.client),
+        ):
+            self._counts[key] += by
+            if not self._counts[key]:
+                del self._counts[key]
+
+
+def _digest(ticket: bytes) -> bytes:
+    """
+    What a ticket is looked up by, so that the look-up's time tells nothing
+    about the ticket.
+    """
+    return hashlib.blake2b(ticket, digest_size=16).digest()

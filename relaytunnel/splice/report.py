@@ -1,0 +1,36 @@
+"""
+What is known of a splice when it is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CLEAN", "CLOSED", "HALF_CLOSED_IDLE", "IDLE", "SpliceReport"]
+
+CLEAN = "clean"
+"""Both directions ended with everything delivered."""
+IDLE = "idle"
+"""No byte moved for the idle limit."""
+HALF_CLOSED_IDLE = "half-closed idle"
+"""One direction had ended and the other moved no byte for its limit."""
+CLOSED = "closed"
+"""It was ended from outside."""
+
+
+@dataclass(frozen=True)
+class SpliceReport:
+    """
+    One splice, in retrospect.
+
+    @ivar forward: bytes from the first channel to the second.
+    @ivar backward: bytes from the second channel to the first.
+    @ivar reason: C{"clean"}, one of this module's other words, or who ended it
+        and how: C{"first reset"}, C{"second truncated"}.
+    @ivar duration: seconds.
+    """
+
+    forward: int
+    backward: int
+    reason: str
+    duration: float

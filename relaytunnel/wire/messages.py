@@ -1,0 +1,334 @@
+"""
+The messages of the control channel, as typed structures, and their encoding.
+
+Each message is a msgpack map tagged with its name in C{t}.  Decoding is
+strict about what is known (types, lengths, missing fields) and lets later
+versions add optional fields.  How messages are framed is in
+L{relaytunnel.wire.control}.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+import msgspec
+
+from relaytunnel.errors import ProtocolError
+
+__all__ = [
+    "FRESH",
+    "PROTOCOL_VERSION",
+    "SAME_ENDPOINT",
+    "TICKET_BYTES",
+    "Accept",
+    "Cancel",
+    "Denied",
+    "Goodbye",
+    "Hello",
+    "Message",
+    "Notify",
+    "Ping",
+    "Pong",
+    "Refuse",
+    "Register",
+    "Registered",
+    "Rejected",
+    "Restarting",
+    "StandingRequest",
+    "Welcome",
+    "Withdraw",
+    "Withdrawn",
+    "decode",
+    "encode",
+]
+
+PROTOCOL_VERSION = 1
+
+TICKET_BYTES = 32
+"""The length of a ticket: 256 random bits."""
+
+SAME_ENDPOINT = "same"
+"""The data endpoint that means: where the control channel was dialled."""
+
+FRESH = 0
+"""L{Accept.channel} when the agent opens a new data channel for the session."""
+
+_Code = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+_Reason = Annotated[str, msgspec.Meta(max_length=256)]
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+_Agent = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_Text = Annotated[str, msgspec.Meta(max_length=256)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+_Ticket = Annotated[bytes, msgspec.Meta(min_length=TICKET_BYTES, max_length=TICKET_BYTES)]
+_Few = msgspec.Meta(max_length=16)
+_Rules = msgspec.Meta(max_length=64)
+
+
+class _Message(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag=str.lower, omit_defaults=True
+):
+    pass
+
+
+class Hello(_Message):
+    """
+    S1, agent to relay: who I am.
+
+    @ivar epoch: grows at every start of the agent, so that the relay can tell
+        an agent from its own ghost.
+    @ivar software: name and version, for the operator's eyes only.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    agent: _Agent
+    secret: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    epoch: _Number
+    software: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+
+class Welcome(_Message):
+    """
+    S2, relay to agent: you are known.
+
+    @ivar relay: the relay's public name.
+    @ivar node: which node of the relay this is.
+    @ivar sessions: how many sessions this agent may have at once.
+    @ivar ping: seconds between pings.
+    """
+
+    relay: _Text
+    node: _Text
+    sessions: _Number
+    ping: _Seconds
+
+
+class Denied(_Message):
+    """
+    S2, relay to agent: you may not come in; the relay closes behind it.
+
+    @ivar retry_after: seconds before another try makes sense.
+    """
+
+    code: _Code
+    reason: _Reason
+    retry_after: _Seconds = 0.0
+
+
+class Register(_Message):
+    """
+    S3, agent to relay: publish this server.
+
+    @ivar protocol: C{"tcp"}.
+    @ivar reach: how clients shall reach it (C{"name"}, C{"host:..."},
+        C{"port:..."}, C{"sni:..."}); empty means by its ID.
+    @ivar data: C{"tls"}, or C{"plain"} for payloads that are encrypted already.
+    @ivar allow: the client networks that may come in; empty means all.
+    """
+
+    connection_id: _Id
+    protocol: Annotated[str, msgspec.Meta(max_length=8)] = "tcp"
+    reach: Annotated[tuple[_Text, ...], _Few] = ()
+    data: Annotated[str, msgspec.Meta(max_length=8)] = "tls"
+    allow: Annotated[tuple[_Text, ...], _Rules] = ()
+
+
+class Registered(_Message):
+    """
+    S4, relay to agent: the server is stored.
+
+    @ivar reach: the addresses under which clients now find it.
+    """
+
+    connection_id: _Id
+    reach: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class StandingRequest(_Message):
+    """
+    S4, relay to agent: whenever I notify you of a client of this server, open
+    a data channel and tell me which client it is for.
+
+    @ivar endpoints: where the agent may be told to dial for data channels;
+        L{SAME_ENDPOINT} is where it dialled for this control channel.
+    """
+
+    connection_id: _Id
+    endpoints: Annotated[tuple[_Text, ...], _Few] = (SAME_ENDPOINT,)
+
+
+class Rejected(_Message):
+    """
+    S4, relay to agent: this server is not published; the others stay.
+    """
+
+    connection_id: _Id
+    code: _Code
+    reason: _Reason
+
+
+class Withdraw(_Message):
+    """
+    Agent to relay: stop publishing this server.
+    """
+
+    connection_id: _Id
+
+
+class Withdrawn(_Message):
+    """
+    Relay to agent: this server is published no more.
+    """
+
+    connection_id: _Id
+    code: _Code = "withdrawn"
+    reason: _Reason = ""
+
+
+class Notify(_Message):
+    """
+    S7, relay to agent: a client is waiting.
+
+    @ivar session: the relay's number for the session.
+    @ivar ticket: the one-time secret that joins a data channel to it.
+    @ivar client: address of the client, C{host:port}.
+    @ivar arrived: how it named the server, e.g. C{host:web.example.net}.
+    @ivar endpoint: where to dial, one of the standing request's.
+    @ivar deadline: seconds until the ticket expires.
+    """
+
+    session: _Number
+    connection_id: _Id
+    ticket: _Ticket
+    client: _Text
+    arrived: _Text
+    endpoint: _Text = SAME_ENDPOINT
+    deadline: _Seconds = 10.0
+
+    def __repr__(self) -> str:
+        return f"Notify(session={self.session}, connection_id={self.connection_id!r}, ...)"
+
+
+class Accept(_Message):
+    """
+    S8, agent to relay: the connection ID is one of mine, I am on my way.
+
+    @ivar channel: L{FRESH}, or the number of the parked data channel that
+        will carry the session.
+    """
+
+    session: _Number
+    channel: _Number = FRESH
+
+
+class Refuse(_Message):
+    """
+    S8 or S9, agent to relay: this session cannot be, and why.
+    """
+
+    session: _Number
+    code: _Code
+    reason: _Reason
+
+
+class Cancel(_Message):
+    """
+    Relay to agent: the client went away before it was served.
+    """
+
+    session: _Number
+
+
+class Ping(_Message):
+    """
+    Either way: are you there?
+    """
+
+    number: _Number
+
+
+class Pong(_Message):
+    """
+    The answer to L{Ping}, with its number.
+    """
+
+    number: _Number
+
+
+class Restarting(_Message):
+    """
+    Relay to agent: a planned restart; come back spread over this time.
+
+    @ivar reconnect_in: seconds over which reconnects shall be spread.
+    @ivar try_for: seconds during which failing to connect is expected.
+    """
+
+    reconnect_in: _Seconds
+    try_for: _Seconds
+
+
+class Goodbye(_Message):
+    """
+    Either way: I close this control channel, and why.
+    """
+
+    code: _Code
+    reason: _Reason = ""
+
+
+Message = Union[
+    Hello,
+    Welcome,
+    Denied,
+    Register,
+    Registered,
+    StandingRequest,
+    Rejected,
+    Withdraw,
+    Withdrawn,
+    Notify,
+    Accept,
+    Refuse,
+    Cancel,
+    Ping,
+    Pong,
+    Restarting,
+    Goodbye,
+]
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message, strict=True)
+
+
+class _TagOnly(msgspec.Struct):
+    t: Annotated[str, msgspec.Meta(max_length=32)]
+
+
+_tag_decoder = msgspec.msgpack.Decoder(_TagOnly, strict=True)
+_known_tags = frozenset(
+    str(kind.__struct_config__.tag) for kind in Message.__args__  # type: ignore[attr-defined]
+)
+
+
+def encode(message: Message) -> bytes:
+    """
+    @return: the body of the frame that carries the message.
+    """
+    return _encoder.encode(message)
+
+
+def decode(body: bytes) -> Message | None:
+    """
+    @return: the message, or C{None} for a well-formed one of an unknown kind.
+    @raise ProtocolError: the body is no message.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        try:
+            tag = _tag_decoder.decode(body).t
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise ProtocolError("a frame that holds no message") from None
+        if tag in _known_tags:
+            raise ProtocolError(f"a malformed {tag} message: {fault}") from None
+        return None

@@ -1,1 +1,69 @@
-"""TODO"""
+"""
+Configurations: what they hold, and how they are read from files.
+
+The form of each value is checked here; nothing is opened, listened on or
+dialled but the file itself.
+"""
+
+from __future__ import annotations
+
+from relaytunnel.config.access import Network, allowed, networks
+from relaytunnel.config.endpoints import endpoint_description, target
+from relaytunnel.config.limits import Limits
+from relaytunnel.config.load import load as load_config
+from relaytunnel.config.load import (
+    load_agent,
+    load_agent_text,
+    load_relay,
+    load_relay_text,
+    load_text,
+)
+from relaytunnel.config.model import (
+    AgentConfig,
+    FileAccount,
+    RelayConfig,
+    default_state,
+    secret_hash,
+)
+from relaytunnel.config.names import (
+    PortRange,
+    Reach,
+    agent_id,
+    connection_id,
+    host,
+    host_name,
+    host_pattern,
+    matches,
+    publish_pattern,
+)
+from relaytunnel.config.server import ServerConfig
+
+__all__ = [
+    "AgentConfig",
+    "FileAccount",
+    "Limits",
+    "Network",
+    "PortRange",
+    "Reach",
+    "RelayConfig",
+    "ServerConfig",
+    "agent_id",
+    "allowed",
+    "connection_id",
+    "default_state",
+    "endpoint_description",
+    "host",
+    "host_name",
+    "host_pattern",
+    "load_agent",
+    "load_agent_text",
+    "load_config",
+    "load_relay",
+    "load_relay_text",
+    "load_text",
+    "matches",
+    "networks",
+    "publish_pattern",
+    "secret_hash",
+    "target",
+]

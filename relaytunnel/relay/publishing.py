@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relaytunnel.config.limits import Limits
-from relaytunnel.config.names import PortRange, Reach, connection_id, networks
+from relaytunnel.config.access import networks
+from relaytunnel.config.names import PortRange, Reach, connection_id
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
 from relaytunnel.wire.messages import Register

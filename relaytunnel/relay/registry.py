@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relaytunnel.config.names import Network, PortRange, Reach
+from relaytunnel.config.access import Network
+from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import Message
 
@@ -198,9 +199,10 @@ class Registry:
     def by_host(self, host: str) -> PublishedServer | None:
         """
         Find the server that an HTTP Host names: the one that claimed the whole
-        name, or the one whose connection ID the name begins with.
+        name, or a wildcard for its first label, or the one whose connection ID
+        the name begins with.
         """
-        server = self._hosts.get(host)
+        server = self._hosts.get(host) or self._hosts.get("*." + host.partition(".")[2])
         if server is not None:
             return server
         for connection_id in _leading(host):

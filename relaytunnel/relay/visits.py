@@ -19,8 +19,8 @@ from automat import TypeMachineBuilder, pep614
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from relaytunnel.config.access import allowed
 from relaytunnel.config.limits import Limits
-from relaytunnel.config.names import allowed
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.waiting import Place, WaitingRoom
@@ -289,14 +289,15 @@ class Visits:
             self.refusals[failing.code.value] = self.refusals.get(failing.code.value, 0) + 1
             place.visit.refused(failing)
 
-    def redeem(self, ticket: bytes) -> Place[Visit] | None:
+    def redeem(self, ticket: bytes, plain: bool = False) -> Place[Visit] | None:
         """
         S10: a data channel presents a ticket.  What it joins is to be told so
         with C{place.visit.joined(place, stream)}.
 
+        @param plain: whether it was presented without TLS.
         @return: C{None} if the ticket joins nothing.
         """
-        return self.room.redeem(ticket)
+        return self.room.redeem(ticket, plain)
 
     def agent_left(self, agent: Agent) -> None:
         """

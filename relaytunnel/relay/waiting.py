@@ -158,10 +158,13 @@ class WaitingRoom(Generic[V]):
         self._count(place, 1)
         return place
 
-    def redeem(self, ticket: bytes) -> Place[V] | None:
+    def redeem(self, ticket: bytes, plain: bool = False) -> Place[V] | None:
         """
         A data channel presents a ticket (S10).  Each joins at most once.
 
+        @param plain: whether it was presented without TLS, which only servers
+            that were registered so allow.  A ticket for another server stays
+            valid: who saw it in the clear did not see it here.
         @return: the place that it joins, now among the served; C{None} if the
             ticket is invented, used, cancelled or too late.
         """
@@ -171,6 +174,7 @@ class WaitingRoom(Generic[V]):
             place is None
             or not hmac.compare_digest(place.ticket, ticket)
             or self._seconds() >= place.expires
+            or (plain and place.server.data != "plain")
         ):
             return None
         del self._by_digest[digest]

@@ -123,7 +123,9 @@ class Invitation:
         """
         place = f"[{self.host}]" if ":" in self.host else self.host
         query = "" if self.pin is None else f"?pin={self.pin}"
-        return f"relaytunnel://{self.agent}:{quote(self.secret, safe='')}@{place}:{self.port}/{query}"
+        return (
+            f"relaytunnel://{self.agent}:{quote(self.secret, safe='')}@{place}:{self.port}/{query}"
+        )
 
 
 def _unquoted(text: str, part: str) -> str:

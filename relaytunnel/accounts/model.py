@@ -1,0 +1,193 @@
+"""
+Who may register what: rights, accounts, and what is asked of those who keep them.
+
+Pure: nothing here reads a file, a clock or a database.  Secrets and their
+stored forms are in L{relaytunnel.accounts.secrets}; what keeps accounts is in
+C{database} and C{combined}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from relaytunnel.errors import AccountError
+
+__all__ = ["Account", "IAccounts", "Rights", "Verdict", "agent_fault"]
+
+_LONGEST_AGENT = 255
+_LAST_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Rights:
+    """
+    What an agent may register.  What is not named here is denied.
+
+    @ivar publish: patterns of connection IDs: C{"web"} is that one,
+        C{"*.office"} is everything below C{office} at any depth but not
+        C{office} itself, C{"*"} is everything.
+    @ivar ports: ranges of ports that its servers may ask for, as first and
+        last port, both included.
+    @raise AccountError: for a pattern or a range that can never mean anything.
+    """
+
+    publish: tuple[str, ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern in self.publish:
+            _check_pattern(pattern)
+        for first, last in self.ports:
+            if not 1 <= first <= last <= _LAST_PORT:
+                raise AccountError(
+                    f"{first}-{last} is not a range of ports: "
+                    f"write first-last, within 1-{_LAST_PORT}"
+                )
+
+    def may_publish(self, connection_id: str) -> bool:
+        """
+        Whether a server may be registered under this connection ID.
+        """
+        return any(_covers(pattern, connection_id) for pattern in self.publish)
+
+    def may_use_port(self, port: int) -> bool:
+        """
+        Whether a server may have this port of the relay for its own.
+        """
+        return any(first <= port <= last for first, last in self.ports)
+
+
+def _check_pattern(pattern: str) -> None:
+    """
+    @raise AccountError: when the pattern has none of the three forms.
+    """
+    exact = pattern.removeprefix("*.")
+    if pattern != "*" and (not exact or "*" in exact):
+        raise AccountError(
+            f"{pattern!r} is not a pattern of connection IDs: write a whole ID, '*.SUFFIX' or '*'"
+        )
+
+
+def _covers(pattern: str, connection_id: str) -> bool:
+    if not connection_id:
+        return False
+    if pattern == "*":
+        return True
+    if pattern.startswith("*."):
+        below = pattern[1:]
+        return connection_id.endswith(below) and len(connection_id) > len(below)
+    return connection_id == pattern
+
+
+def agent_fault(agent: str) -> str | None:
+    """
+    Why this cannot be the name of an agent, or L{None} if it can.
+    """
+    if not agent:
+        return "an agent needs a name"
+    if len(agent) > _LONGEST_AGENT:
+        return f"the name of an agent has at most {_LONGEST_AGENT} characters"
+    if not agent.isprintable() or " " in agent:
+        return f"{agent!r} cannot name an agent: it has blanks or unprintable characters"
+    return None
+
+
+@dataclass(frozen=True)
+class Account:
+    """
+    One agent that may authenticate.
+
+    @ivar agent: its name.
+    @ivar rights: what it may register.
+    @ivar last_seen: when it was last here, in seconds since the epoch;
+        L{None} if never.
+    @ivar created: when the account was made (of the file: when the file was
+        read), in seconds since the epoch.
+    @ivar source: C{"database"}, or C{"file"} for one that stands in relay.toml.
+    """
+
+    agent: str
+    rights: Rights = field(default_factory=Rights)
+    last_seen: float | None = None
+    created: float = 0.0
+    source: Literal["database", "file"] = "database"
+
+
+# The account that was proven, or None, which does not say what was wrong.
+Verdict = Account | None
+
+
+class IAccounts(Interface):
+    """
+    Whoever knows the accounts.  Every answer is a Deferred, and fails with
+    L{AccountError} when the accounts cannot be read or changed.
+    """
+
+    def authenticate(agent: str, secret: str) -> Deferred[Verdict]:
+        """
+        Check what an agent says of itself (S2).
+
+        The first use of a rotated secret ends the one before it.
+
+        @return: its account; L{None} for an unknown or revoked agent and for
+            a wrong secret, all after the same work.
+        """
+
+    def rights(agent: str) -> Deferred[Rights | None]:
+        """
+        What this agent may register now; L{None} if it is gone or revoked.
+        """
+
+    def invite(
+        agent: str,
+        publish: Sequence[str] | None,
+        ports: Sequence[tuple[int, int]] | None,
+    ) -> Deferred[str]:
+        """
+        Make an account, or rotate the secret of one.
+
+        The secret in use before stays valid until the new one is first used,
+        for 24 hours at most.  No more than two are ever valid: one that was
+        handed out but not used yet makes place for the new one.
+
+        @param publish: patterns of connection IDs; L{None} keeps what there
+            is, which for a new account is nothing.
+        @param ports: ranges of ports; L{None} as above.
+        @return: the new secret in clear, which is stored nowhere.
+        """
+
+    def revoke(agent: str) -> Deferred[bool]:
+        """
+        Remove an account with its rights and secrets.
+
+        @return: L{False} if there is no such account.
+        """
+
+    def agents() -> Deferred[list[Account]]:
+        """
+        All accounts, by name.
+        """
+
+    def seen(agent: str, when: float) -> Deferred[None]:
+        """
+        Remember when an agent was last here, in seconds since the epoch.
+        An unknown agent is passed over.
+        """
+
+    def revision() -> Deferred[int]:
+        """
+        A number that changes when anybody, also another process, changes who
+        may register what.  It is cheap enough to be asked for twice a second;
+        C{seen} and C{authenticate} do not change it.
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Finish what was begun and let go of files and threads.  Any other call
+        fails from now on; a second close does nothing.
+        """

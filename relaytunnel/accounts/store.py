@@ -1,0 +1,253 @@
+"""
+The accounts in a database, for callers that may wait: the command line, and
+the threads of L{relaytunnel.accounts.database}.
+
+Questions and changes stand here; the tables are in C{schema}, and what the
+answers mean is in L{IAccounts<relaytunnel.accounts.model.IAccounts>}, whose
+methods these are without the Deferreds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from relaytunnel.accounts import schema
+from relaytunnel.accounts.model import Account, Rights, agent_fault
+from relaytunnel.accounts.schema import AGENTS, SECRETS
+from relaytunnel.accounts.secrets import NOBODY, hash_generated, new_secret, verify
+from relaytunnel.accounts.sqlite import WRITES, explained
+from relaytunnel.errors import AccountError
+
+__all__ = ["BUSY_TIMEOUT", "OLD_SECRET_LIFE", "AccountStore"]
+
+BUSY_TIMEOUT = 5000
+"""How long to wait for other processes, in milliseconds."""
+
+OLD_SECRET_LIFE = 24 * 3600.0
+"""How long a rotated secret may stay valid, in seconds."""
+
+_VALID_AT_ONCE = 2
+_ALL_AGENTS = select(AGENTS).order_by(AGENTS.c.id)
+
+
+class AccountStore:
+    """
+    Accounts in a database.  Every method may block, for the busy timeout at
+    worst, may be called in any thread, and raises L{AccountError}.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        busy_timeout: int = BUSY_TIMEOUT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Open the database, and make it if it is not there.
+
+        Not before a fork: connections do not survive one.
+
+        @param url: the path of an SQLite file, or a URL of SQLAlchemy.
+        @param busy_timeout: how long to wait for other processes, in milliseconds.
+        @param clock: the time, in seconds since the epoch.
+        @raise AccountError: if it cannot be opened, or is not ours.
+        """
+        where = schema.database_url(url)
+        self.name = schema.database_name(where)
+        self._busy_timeout = busy_timeout
+        self._clock = clock
+        self._engine = schema.new_engine(where, busy_timeout)
+        self._writing = self._engine.execution_options(**{WRITES: True})
+        try:
+            with self._explaining():
+                schema.ensure_tables(self._engine, self.name)
+        except AccountError:
+            self._engine.dispose()
+            raise
+
+    def authenticate(self, agent: str, secret: str) -> Account | None:
+        """
+        See L{IAccounts.authenticate}.
+        """
+        if agent_fault(agent) is not None:
+            agent = ""
+        with self._reading() as connection:
+            account = _find(connection, agent)
+            valid = connection.execute(
+                select(SECRETS.c.hash, SECRETS.c.expires).where(
+                    SECRETS.c.agent == agent,
+                    or_(SECRETS.c.expires.is_(None), SECRETS.c.expires > self._clock()),
+                )
+            ).all()
+        # As many checks for an agent that does not exist as for one in rotation.
+        hits = [row for row in valid if verify(secret, row.hash)]
+        for _ in range(_VALID_AT_ONCE - len(valid)):
+            verify(secret, NOBODY)
+        if account is None or not hits:
+            return None
+        if hits[0].expires is None and len(valid) > 1:
+            return account if self._retire(agent, hits[0].hash) else None
+        return account
+
+    def rights(self, agent: str) -> Rights | None:
+        """
+        See L{IAccounts.rights}.
+        """
+        with self._reading() as connection:
+            account = _find(connection, agent)
+        return None if account is None else account.rights
+
+    def invite(
+        self,
+        agent: str,
+        publish: Sequence[str] | None = None,
+        ports: Sequence[tuple[int, int]] | None = None,
+    ) -> str:
+        """
+        See L{IAccounts.invite}.
+
+        @raise AccountError: also for a name, a pattern or a range that is none.
+        """
+        fault = agent_fault(agent)
+        if fault is not None:
+            raise AccountError(fault)
+        secret, now = new_secret(), self._clock()
+        with self._changing() as connection:
+            schema.count_change(connection)
+            account = _find(connection, agent)
+            kept = Rights() if account is None else account.rights
+            rights = Rights(
+                kept.publish if publish is None else tuple(publish),
+                kept.ports if ports is None else tuple((first, last) for first, last in ports),
+            )
+            values = {"publish": json.dumps(rights.publish), "ports": json.dumps(rights.ports)}
+            if account is None:
+                connection.execute(insert(AGENTS).values(id=agent, created=now, **values))
+            else:
+                connection.execute(update(AGENTS).where(AGENTS.c.id == agent).values(**values))
+                _make_place(connection, agent, now)
+            connection.execute(
+                insert(SECRETS).values(agent=agent, hash=hash_generated(secret), created=now)
+            )
+        return secret
+
+    def revoke(self, agent: str) -> bool:
+        """
+        See L{IAccounts.revoke}.
+        """
+        with self._changing() as connection:
+            connection.execute(delete(SECRETS).where(SECRETS.c.agent == agent))
+            gone = connection.execute(delete(AGENTS).where(AGENTS.c.id == agent)).rowcount > 0
+            if gone:
+                schema.count_change(connection)
+        return gone
+
+    def agents(self) -> list[Account]:
+        """
+        See L{IAccounts.agents}.
+        """
+        with self._reading() as connection:
+            return [_account(row) for row in connection.execute(_ALL_AGENTS).all()]
+
+    def seen(self, agent: str, when: float) -> None:
+        """
+        See L{IAccounts.seen}.
+        """
+        with self._changing() as connection:
+            connection.execute(update(AGENTS).where(AGENTS.c.id == agent).values(last_seen=when))
+
+    def revision(self) -> int:
+        """
+        See L{IAccounts.revision}.
+        """
+        with self._reading() as connection:
+            return schema.read_revision(connection)
+
+    def close(self) -> None:
+        """
+        Close all connections; nothing else may be running or come after.
+        """
+        self._engine.dispose()
+
+    def _retire(self, agent: str, used: str) -> bool:
+        """
+        The newest secret was used: end the one before it.
+
+        @param used: the stored form of the newest.
+        @return: L{False} if it was revoked or rotated away meanwhile.
+        """
+        with self._changing() as connection:
+            mine = select(SECRETS.c.id).where(SECRETS.c.agent == agent, SECRETS.c.hash == used)
+            if connection.execute(mine.with_for_update()).first() is None:
+                return False
+            connection.execute(
+                delete(SECRETS).where(SECRETS.c.agent == agent, SECRETS.c.expires.is_not(None))
+            )
+        return True
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._explaining(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        with self._explaining(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            cause = error if error.orig is None else error.orig
+            raise explained(cause, self.name, self._busy_timeout) from error
+        except (SQLAlchemyError, UnicodeError) as error:
+            # UnicodeError: a name from the command line that is not text.
+            raise AccountError(
+                f"the accounts database {self.name} cannot be used: {error}"
+            ) from error
+
+
+def _make_place(connection: Connection, agent: str, now: float) -> None:
+    """
+    Leave at most one secret of this agent, and let it expire.
+
+    If there are two, the newer one was never used, for its use would have
+    ended the older: it goes, and the older, which a running agent may need to
+    come back, stays for the time that it was given first.
+    """
+    its = SECRETS.c.agent == agent
+    connection.execute(delete(SECRETS).where(its, SECRETS.c.expires <= now))
+    rotated = select(SECRETS.c.id).where(its, SECRETS.c.expires.is_not(None))
+    if connection.execute(rotated).first() is not None:
+        connection.execute(delete(SECRETS).where(its, SECRETS.c.expires.is_(None)))
+    else:
+        connection.execute(update(SECRETS).where(its).values(expires=now + OLD_SECRET_LIFE))
+
+
+def _find(connection: Connection, agent: str) -> Account | None:
+    row = connection.execute(select(AGENTS).where(AGENTS.c.id == agent)).one_or_none()
+    return None if row is None else _account(row)
+
+
+def _account(row: Row[Any]) -> Account:
+    try:
+        publish, ports = json.loads(row.publish), json.loads(row.ports)
+        if not isinstance(publish, list) or not all(isinstance(one, str) for one in publish):
+            raise ValueError("no list of patterns")
+        rights = Rights(tuple(publish), tuple((int(first), int(last)) for first, last in ports))
+    except (TypeError, ValueError) as error:
+        raise AccountError(
+            f"the rights of agent {row.id} in the accounts database cannot be read: "
+            "invite it again with the rights it shall have"
+        ) from error
+    return Account(row.id, rights, row.last_seen, row.created, "database")

@@ -1,0 +1,119 @@
+"""
+What this agent publishes, and to which target each name leads.
+
+The only targets that are ever dialled stand here, and they come from this
+side alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from relaytunnel.config.access import allowed
+from relaytunnel.config.server import ServerConfig
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.wire.messages import Notify, Register
+
+__all__ = ["OwnServer", "Servers"]
+
+
+@dataclass
+class OwnServer:
+    """
+    One server of this agent.
+
+    @ivar registered: whether the relay has confirmed it.
+    @ivar endpoints: where data channels for it may be dialled, as the standing
+        request said; nothing before it came.
+    @ivar addresses: under which clients find it.
+    """
+
+    config: ServerConfig
+    registered: bool = False
+    endpoints: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class Servers:
+    """
+    The servers of this agent by connection ID.
+    """
+
+    def __init__(self, configs: Iterable[ServerConfig] = ()) -> None:
+        self._servers = {config.id: OwnServer(config) for config in configs}
+
+    def __iter__(self) -> Iterator[OwnServer]:
+        return iter(list(self._servers.values()))
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def get(self, connection_id: str) -> OwnServer | None:
+        """
+        @return: the server of this connection ID, if it is one of ours.
+        """
+        return self._servers.get(connection_id)
+
+    def add(self, config: ServerConfig) -> OwnServer:
+        """
+        Publish one more server, or the same one anew.
+        """
+        server = self._servers[config.id] = OwnServer(config)
+        return server
+
+    def remove(self, connection_id: str) -> None:
+        """
+        Publish this one no more.
+        """
+        self._servers.pop(connection_id, None)
+
+    def forget_relay(self) -> None:
+        """
+        The control channel is gone, and with it all that the relay confirmed.
+        """
+        for server in self._servers.values():
+            server.registered = False
+            server.endpoints = ()
+
+    def registrations(self) -> list[Register]:
+        """
+        @return: what to send the relay (S3).
+        """
+        return [registration(server.config) for server in self._servers.values()]
+
+    def check(self, notify: Notify) -> OwnServer:
+        """
+        S8: may this client be served?
+
+        @raise Rejection: the connection ID is none that this agent registered,
+            the data endpoint none that the standing request named, or the
+            client is not allowed.
+        """
+        server = self._servers.get(notify.connection_id)
+        if server is None or not server.registered:
+            raise Rejection(
+                Code.UNKNOWN_ID, f"this agent has not registered {notify.connection_id}"
+            )
+        if notify.endpoint not in server.endpoints:
+            raise Rejection(
+                Code.NOT_ALLOWED, "the standing request does not name this data endpoint"
+            )
+        host = notify.client.rpartition(":")[0].strip("[]")
+        if not allowed(server.config.allow, host):
+            raise Rejection(
+                Code.NOT_ALLOWED, f"{notify.connection_id} is not open to clients from {host}"
+            )
+        return server
+
+
+def registration(config: ServerConfig) -> Register:
+    """
+    @return: the message that registers this server.
+    """
+    return Register(
+        connection_id=config.id,
+        reach=tuple(str(way) for way in config.reach),
+        data=config.data,
+        allow=tuple(str(network) for network in config.allow),
+    )

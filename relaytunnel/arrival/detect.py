@@ -1,0 +1,115 @@
+"""
+The choice among the ways, and one client's arrival from its first byte on.
+
+L{WAYS} is the one place that knows which ways there are: a further one is a
+module beside this and a line in that table.  No protocol is spoken here, and
+there is no clock: who owns the client channel feeds what comes in, and says
+when the time is up.
+"""
+
+from __future__ import annotations
+
+from relaytunnel.arrival.http import HTTP
+from relaytunnel.arrival.plain import UNKNOWN, text_line, too_late
+from relaytunnel.arrival.ways import DEFAULT_LIMITS, Limits, Malformed, Named, Opening, Way
+from relaytunnel.errors import Failing
+
+__all__ = ["WAYS", "Arrival", "detect"]
+
+WAYS: tuple[Opening, ...] = (HTTP,)
+"""All ways that can be recognised, the first that fits before the later."""
+
+
+def detect(prefix: bytes, ways: tuple[Opening, ...] = WAYS) -> Opening | None:
+    """
+    Tell by the first bytes in which way a client names its server.
+
+    @param prefix: all bytes since the first.
+    @param ways: the ways to choose from.
+
+    @return: the way, L{UNKNOWN} if it is none of them, or L{None} if it takes
+        more bytes to tell.
+    """
+    for opening in ways:
+        fits = opening.fits(prefix)
+        # A later way has to wait until an earlier one is out of the question,
+        # or the choice would depend on how the bytes are cut.
+        if fits is None:
+            return None
+        if fits:
+            return opening
+    return UNKNOWN
+
+
+class Arrival:
+    """
+    One client on the shared port, until it has said which server it wants.
+
+    @ivar way: in which way it says so; L{None} until that can be told.
+    @ivar outcome: what was found; L{None} until then.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, ways: tuple[Opening, ...] = WAYS) -> None:
+        self.way: Way | None = None
+        self.outcome: Named | Malformed | None = None
+        self._limits = limits
+        self._ways = ways
+        self._held = b""
+
+    @property
+    def held(self) -> bytes:
+        """
+        What the client sent up to the call of L{feed} that found something:
+        at most L{Limits.max_head} bytes and one chunk.  Empty after
+        L{Malformed}, as nobody will get it.
+        """
+        return self._held
+
+    def feed(self, data: bytes) -> Named | Malformed | None:
+        """
+        Take what came in from the client.
+
+        @param data: the bytes that came since the last call.  Once something
+            was found, they are not looked at and not held: they are the
+            caller's.
+
+        @return: what was found, or L{None} if it takes more bytes to tell.
+        """
+        if self.outcome is not None:
+            return self.outcome
+        self._held += data
+        if self.way is None:
+            opening = detect(self._held, self._ways)
+            if opening is None:
+                return None
+            self.way = opening.begin(self._limits)
+        self.outcome = self.way.feed(self._held)
+        if isinstance(self.outcome, Malformed):
+            self._held = b""
+        return self.outcome
+
+    def take(self) -> bytes:
+        """
+        Hand over what is held, untouched, and hold it no longer.
+
+        The arrival can still L{answer} afterwards.
+        """
+        held, self._held = self._held, b""
+        return held
+
+    def answer(self, failing: Failing) -> bytes:
+        """
+        Say to the client why it cannot be served: in its own protocol, or in
+        a line of text as long as that is not known.
+
+        @return: all that is to be sent before the client channel ends.
+        """
+        return text_line(failing) if self.way is None else self.way.answer(failing)
+
+    def timed_out(self) -> bytes:
+        """
+        Say to the client that it did not name its server in time.
+
+        @return: all that is to be sent before the client channel ends.
+        """
+        return too_late() if self.way is None else self.way.timed_out()

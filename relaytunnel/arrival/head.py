@@ -1,0 +1,183 @@
+"""
+The grammar of an HTTP/1 request head (RFC 9112), strictly.
+
+Here is decided, line by line, what a head may look like and which server it
+names.  Whatever a server behind the relay might read differently is a
+L{Fault}.  How the lines come out of a stream of bytes, and what the client is
+told, is the business of L{relaytunnel.arrival.http}.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from relaytunnel.arrival.authority import Authority, parse_authority
+from relaytunnel.errors import Code, Failing, ProtocolError
+
+__all__ = ["TOKEN", "Fault", "Fields", "RequestLine", "named_by", "parse_request_line"]
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""A token (RFC 9110 5.6.2): what methods and field names consist of."""
+
+# Bytes above 127 in a path are no URI, but common clients send them and common
+# servers take them; they cannot be taken for a delimiter.
+_TARGET = re.compile(rb"[^\x00-\x20\x7f]+")
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
+_DIGITS = re.compile(rb"[0-9]+")
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
+
+_CODES = {408: Code.TIMEOUT, 431: Code.LIMIT, 501: Code.UNSUPPORTED, 505: Code.UNSUPPORTED}
+
+
+class Fault(ProtocolError):
+    """
+    A head that is not served.
+
+    @ivar status: the HTTP status that tells the client so.
+    @ivar failing: the same as a code and a reason.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.failing = Failing(_CODES.get(status, Code.PROTOCOL_ERROR), reason)
+
+
+@dataclass(frozen=True)
+class RequestLine:
+    """
+    What the first line of a head says (RFC 9112 3).
+
+    @ivar method: as it was sent.
+    @ivar host_needed: whether the version asks for a Host (HTTP/1.1 does).
+    @ivar authority: the one in the target, if the target has one.
+    @ivar default_port: the port that is meant where none is given.
+    """
+
+    method: bytes
+    host_needed: bool
+    authority: Authority | None = None
+    default_port: int = 80
+
+
+@dataclass
+class Fields:
+    """
+    What the header fields of a head say, as far as it matters here.
+
+    @ivar limit: how many fields there may be.
+    @ivar count: how many there were.
+    @ivar host: the value of Host, or L{None} as long as there was none.
+    @ivar accept: the values of Accept.
+    """
+
+    limit: int
+    count: int = 0
+    host: bytes | None = None
+    accept: list[str] = field(default_factory=list)
+    _length: bytes | None = None
+    _coded: bool = False
+
+    def add(self, line: bytes) -> None:
+        """
+        Take in one field line, without its CRLF (RFC 9112 5).
+
+        @raise Fault: if it is none, is one too many, or contradicts an
+            earlier one.
+        """
+        self.count += 1
+        if self.count > self.limit:
+            raise Fault(431, f"the request has more than {self.limit} header fields")
+        if line[:1] in (b" ", b"\t"):
+            raise Fault(400, "a header line begins with white space")
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise Fault(400, "a header line has no colon")
+        if name != name.rstrip(b" \t"):
+            raise Fault(400, "there is white space between a header's name and its colon")
+        if not TOKEN.fullmatch(name):
+            raise Fault(400, "a header's name is not a token")
+        if not _VALUE.fullmatch(value):
+            raise Fault(400, "a header's value has a control character in it")
+        self._note(name.lower(), value.strip(b" \t"))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            # Even twice the same: who comes later may look at another one.
+            if self.host is not None:
+                raise Fault(400, "the request has more than one Host")
+            self.host = value
+        elif name == b"accept":
+            self.accept.append(value.decode("latin-1"))
+        elif name == b"content-length":
+            if not _DIGITS.fullmatch(value):
+                raise Fault(400, "the Content-Length is not a number")
+            if self._length not in (None, value):
+                raise Fault(400, "the request has two Content-Lengths that differ")
+            self._length = value
+        elif name == b"transfer-encoding":
+            self._coded = True
+        # One of the two frames the body, and not everybody picks the same one
+        # (RFC 9112 6.3).
+        if self._coded and self._length is not None:
+            raise Fault(400, "the request has both Content-Length and Transfer-Encoding")
+
+
+def parse_request_line(line: bytes) -> RequestLine:
+    """
+    Read the first line of a head, without its CRLF (RFC 9112 3).
+
+    @raise Fault: if it is none, or asks for what is not served here.
+    """
+    words = line.split(b" ")
+    if len(words) != 3 or not TOKEN.fullmatch(words[0]) or not _TARGET.fullmatch(words[1]):
+        raise Fault(400, "the first line is not a method, a target and a version")
+    method, target, version = words
+    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+        if version.startswith(b"HTTP/"):
+            raise Fault(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise Fault(400, "the first line does not end in an HTTP version")
+    host_needed = version == b"HTTP/1.1"
+    if method == b"CONNECT":
+        raise Fault(501, "CONNECT is not served here yet")
+    if target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*"):
+        return RequestLine(method, host_needed)
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        raise Fault(400, "the target is neither a path nor an absolute URI")
+    scheme = absolute[1].lower()
+    if scheme not in _DEFAULT_PORTS:
+        raise Fault(400, "the target's scheme is neither http nor https")
+    return RequestLine(method, host_needed, _authority(absolute[2]), _DEFAULT_PORTS[scheme])
+
+
+def named_by(request: RequestLine, fields: Fields) -> Authority | None:
+    """
+    Say which server a whole head names (RFC 9112 3.2 and 3.3).
+
+    A target with an authority of its own should win over the Host; servers
+    that look at the Host all the same are why the two must not differ.
+
+    @return: the one authority, or L{None} if the head names nobody.
+
+    @raise Fault: if there is no valid one, or more than one.
+    """
+    if fields.host is None:
+        if request.host_needed:
+            raise Fault(400, "the request has no Host")
+        return request.authority
+    host = _authority(fields.host) if fields.host else None
+    if request.authority is None:
+        return host
+    if host is None or not request.authority.same_as(host, request.default_port):
+        raise Fault(400, "the target and the Host name different servers")
+    return host
+
+
+def _authority(data: bytes) -> Authority:
+    try:
+        return parse_authority(data)
+    except ProtocolError as error:
+        raise Fault(400, str(error)) from None

@@ -1,0 +1,224 @@
+"""
+What a relay and an agent are configured to do, as frozen values.
+
+Every value checks itself when it is made, also one made from options or by
+L{msgspec.structs.replace}: texts come into their canonical form, and all
+faults are raised together as one L{ConfigError}.  Files are read in C{load};
+limits are in C{limits}, a single server in C{server}, the forms of names in
+C{names} and C{endpoints}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from relaytunnel.config.checked import Checked, each, once
+from relaytunnel.config.endpoints import endpoint_description
+from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import PortRange, agent_id, host, publish_pattern, shown
+from relaytunnel.config.server import ServerConfig
+from relaytunnel.errors import ConfigError
+
+__all__ = [
+    "AgentConfig",
+    "FileAccount",
+    "Limits",
+    "RelayConfig",
+    "ServerConfig",
+    "admin_endpoint",
+    "default_state",
+    "listening_endpoint",
+    "secret_hash",
+]
+
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_SCRYPT = re.compile(
+    r"scrypt:([0-9]{1,8}):([0-9]{1,2}):([0-9]{1,2}):((?:[0-9a-f]{2}){8,64}):((?:[0-9a-f]{2}){16,64})"
+)
+
+
+def default_state(environ: Mapping[str, str] | None = None, uid: int | None = None) -> str:
+    """
+    Find the directory in which a relay keeps its state.
+
+    It is the one that systemd made (C{$STATE_DIRECTORY}, the first if there
+    are several), else F{/var/lib/relaytunnel} for root, else below
+    C{$XDG_STATE_HOME}, which is F{~/.local/state} unless it is an absolute
+    path (XDG Base Directory Specification).
+    """
+    environ = os.environ if environ is None else environ
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return given
+    if (os.getuid() if uid is None else uid) == 0:
+        return "/var/lib/relaytunnel"
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        home = environ.get("HOME") or os.path.expanduser("~")
+        base = os.path.join(home, ".local", "state")
+    return os.path.join(base, "relaytunnel")
+
+
+def listening_endpoint(text: str) -> str:
+    """
+    Check an endpoint to listen on.
+
+    @raise ValueError: it cannot be one.
+    """
+    return endpoint_description(text, "server")
+
+
+def admin_endpoint(text: str) -> str:
+    """
+    Check the endpoint of the admin interface; C{off} or nothing is none.
+
+    @return: the endpoint, or the empty string.
+    @raise ValueError: it cannot be one.
+    """
+    return "" if text in ("", "off") else listening_endpoint(text)
+
+
+def secret_hash(text: str) -> str:
+    """
+    Check the stored form of an agent's secret: C{sha256:HASH_HEX} or
+    C{scrypt:N:r:p:SALT_HEX:HASH_HEX}, with parameters that neither make the
+    hash worthless nor the relay busy (RFC 7914 asks for N a power of two).
+
+    @return: the text in lower case.
+    @raise ValueError: it is neither; the message does not quote it.
+    """
+    text = text.lower()
+    if _SHA256.fullmatch(text):
+        return text
+    found = _SCRYPT.fullmatch(text)
+    if found is None:
+        raise ValueError("expected scrypt:N:r:p:SALT_HEX:HASH_HEX or sha256:HASH_HEX")
+    n, r, p = (int(number) for number in found.group(1, 2, 3))
+    if not 2**10 <= n <= 2**20 or n & (n - 1):
+        raise ValueError("scrypt's N is a power of two from 1024 to 1048576")
+    if not 1 <= r <= 32 or not 1 <= p <= 16:
+        raise ValueError("scrypt's r is from 1 to 32 and its p from 1 to 16")
+    return text
+
+
+class FileAccount(Checked, frozen=True, rename="kebab"):
+    """
+    An agent's account that stands in the relay's file.
+
+    @ivar secret_hash: see L{secret_hash}.
+    @ivar publish: patterns of the connection IDs it may register; none by
+        default.
+    @ivar ports: ranges from which its servers may ask for a port.
+    """
+
+    id: str
+    secret_hash: str
+    publish: tuple[str, ...] = ()
+    ports: tuple[PortRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        place = f"[[agent]] {shown(self.id)}"
+        self.settle(faults, "id", f"{place} id", agent_id)
+        self.settle(faults, "secret_hash", f"{place} secret-hash", secret_hash)
+        self.settle(faults, "publish", f"{place} publish", each(publish_pattern))
+        if faults:
+            raise ConfigError(faults)
+
+
+class RelayConfig(Checked, frozen=True, rename="kebab"):
+    """
+    Everything that a relay is told.
+
+    @ivar name: its public name or IP address.
+    @ivar state: the directory of its key, certificate and accounts.
+    @ivar agents: the endpoint that agents dial.
+    @ivar clients: the endpoints that clients dial.
+    @ivar admin: the endpoint of the admin interface, or nothing.
+    @ivar ports: the ports that servers may ask for.
+    @ivar certificate: a PEM file with the chain, if not the relay's own.
+    @ivar key: the PEM file of its key.
+    """
+
+    name: str = "localhost"
+    state: str = msgspec.field(default_factory=default_state)
+    agents: str = "tcp:7000"
+    clients: tuple[str, ...] = ("tcp:8000",)
+    admin: str = "tcp:7080:interface=127.0.0.1"
+    ports: PortRange = PortRange(20000, 20999)
+    certificate: str | None = None
+    key: str | None = None
+    limits: Limits = Limits()
+    accounts: tuple[FileAccount, ...] = ()
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        self.settle(faults, "name", "[relay] name", host)
+        if not self.state:
+            faults.append("[relay] state: a directory is needed")
+        self.settle(faults, "agents", "[listen] agents", listening_endpoint)
+        self.settle(faults, "clients", "[listen] clients", each(listening_endpoint))
+        self.settle(faults, "admin", "[listen] admin", admin_endpoint)
+        if not self.clients:
+            faults.append("[listen] clients: at least one endpoint is needed")
+        faults += once(self.clients, "[listen] clients")
+        if self.certificate and not self.key:
+            faults.append("[tls] key: missing; a certificate needs its key")
+        if self.key and not self.certificate:
+            faults.append("[tls] certificate: missing; a key needs its certificate")
+        faults += once((account.id for account in self.accounts), "[[agent]] id")
+        if faults:
+            raise ConfigError(faults)
+
+
+class AgentConfig(Checked, frozen=True, rename="kebab"):
+    """
+    Everything that an agent is told.
+
+    @ivar join: the invitation itself; kept out of the C{repr}.
+    @ivar join_file: a file with the invitation.
+    @ivar ca: a PEM file of authorities for an invitation without a pin.
+    """
+
+    join: str | None = None
+    join_file: str | None = None
+    ca: str | None = None
+    servers: tuple[ServerConfig, ...] = ()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        if self.join is not None and self.join_file is not None:
+            faults.append("[agent] join-file: join is given as well; only one of them can be")
+        faults += once((server.id for server in self.servers), "[[server]] id")
+        ways: dict[str, str] = {}
+        for server in self.servers:
+            for way in map(str, server.reach):
+                other = ways.setdefault(way, server.id)
+                if other != server.id and way not in ("name", "port:0"):
+                    faults.append(
+                        f"[[server]] '{server.id}' reach: '{way}' is already that of '{other}'"
+                    )
+        if faults:
+            raise ConfigError(faults)
+
+    def __repr__(self) -> str:
+        return (
+            f"AgentConfig(join={'<hidden>' if self.join else None}, join_file={self.join_file!r},"
+            f" ca={self.ca!r}, servers={self.servers!r}, limits={self.limits!r})"
+        )
+
+    def complete(self) -> AgentConfig:
+        """
+        Give this back if there is an invitation, once file and options have
+        been put together.
+
+        @raise ConfigError: there is none.
+        """
+        if self.join is None and self.join_file is None:
+            raise ConfigError(["[agent] join: missing; give join or join-file (see invitation)"])
+        return self

@@ -1,0 +1,143 @@
+"""
+Reading one table of a parsed file, and keeping every fault on the way.
+
+A value that is not accepted leaves a line in the list of faults, and a
+stand-in takes its place so that reading goes on; whoever reads raises
+L{relaytunnel.errors.ConfigError} in the end if there is any line.  Which keys
+there are, and what they mean, is known to C{load} alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import TypeVar
+
+from relaytunnel.config.names import shown
+
+__all__ = ["Table", "given", "key_shown", "nearest"]
+
+T = TypeVar("T")
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+def given(value: object) -> str:
+    """
+    Say in the words of TOML what kind of value this is.
+    """
+    if isinstance(value, bool):  # before int, which it also is
+        return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
+        return "a number"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "a table"
+    return "a date or time"
+
+
+def key_shown(key: str) -> str:
+    """
+    Write a key as it stands in a file; quoted if it has unusual characters.
+    """
+    return key if _BARE_KEY.fullmatch(key) else shown(key)
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """
+    Find the known key that was meant, probably.
+    """
+    near = get_close_matches(key[:80].lower().replace("_", "-"), list(known), n=1)
+    return near[0] if near else None
+
+
+class Table:
+    """
+    One table, read key by key.
+
+    @ivar place: file and table, as every fault begins.
+    @ivar faults: where the lines go; shared by all tables of a file.
+    """
+
+    def __init__(self, values: dict[str, object], place: str, faults: list[str]) -> None:
+        self._values = values
+        self.place = place
+        self.faults = faults
+
+    def fault(self, key: str, reason: object) -> None:
+        """
+        Keep a line about one key.
+        """
+        self.faults.append(f"{self.place} {key_shown(key)}: {reason}")
+
+    def only(self, *known: str) -> None:
+        """
+        Keep a line about each key that is none of these.
+        """
+        for key in self._values:
+            if key not in known:
+                near = nearest(key, known)
+                hint = f"; did you mean '{near}'?" if near else ""
+                self.fault(key, f"unknown key{hint}")
+
+    def has(self, key: str) -> bool:
+        """
+        Tell whether the key is there, whatever its value.
+        """
+        return key in self._values
+
+    def text(self, key: str, parse: Callable[[str], T], otherwise: T, must: bool = False) -> T:
+        """
+        Read a string.
+
+        @param parse: makes of it what it stands for, or raises C{ValueError}.
+        @param otherwise: the default, and the stand-in for a faulty value.
+        @param must: whether it is a fault if the key is not there.
+        """
+        if key not in self._values:
+            if must:
+                self.fault(key, "missing")
+            return otherwise
+        value = self._values[key]
+        if not isinstance(value, str):
+            self.fault(key, f"expected a string, given {given(value)}")
+            return otherwise
+        try:
+            return parse(value)
+        except ValueError as error:
+            self.fault(key, error)
+            return otherwise
+
+    def texts(
+        self, key: str, parse: Callable[[str], T], otherwise: tuple[T, ...], single: bool = False
+    ) -> tuple[T, ...]:
+        """
+        Read a list of strings; each faulty one has a line and is left out.
+
+        @param single: whether one string may stand for a list of it.
+        """
+        if key not in self._values:
+            return otherwise
+        value = self._values[key]
+        if single and isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            expected = "a string or a list of strings" if single else "a list of strings"
+            self.fault(key, f"expected {expected}, given {given(value)}")
+            return otherwise
+        read = []
+        for item in value:
+            if not isinstance(item, str):
+                self.fault(key, f"expected a list of strings, given {given(item)} in it")
+                continue
+            try:
+                read.append(parse(item))
+            except ValueError as error:
+                self.fault(key, error)
+        return tuple(read) if read or not value else otherwise

@@ -1,0 +1,84 @@
+"""
+The relay's end of control channels, on sockets: S1 to S4 and what follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.accounts import Account, IAccounts
+from relaytunnel.channel.control import ControlChannel
+from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.agents import AgentSession, Reception
+
+__all__ = ["AgentControl"]
+
+_AUTH_RETRY = 60.0
+_INTERNAL_RETRY = 5.0
+
+
+class AgentControl(ControlChannel):
+    """
+    One agent's control channel.
+    """
+
+    _log = Logger()
+    _deadline: IDelayedCall | None = None
+
+    def __init__(self, reception: Reception, accounts: Any, wait: float) -> None:
+        super().__init__(reception.clock, reception.limits)
+        self._accounts: IAccounts = accounts
+        self._wait = wait
+        self.session = AgentSession(reception, self)
+        self.serve(self.session)
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._deadline = self._clock.callLater(
+            self._wait, self.abort, "it did not authenticate in time"
+        )
+
+    def authenticate(self, agent: str, secret: str) -> None:
+        asked = self._accounts.authenticate(agent, secret)
+        asked.addCallback(self._answered, agent).addErrback(self._unanswered)
+
+    def _answered(self, account: Account | None, agent: str) -> None:
+        if account is None:
+            self.session.stay.unknown(
+                Code.AUTH, "no agent of this ID with this secret is invited", _AUTH_RETRY
+            )
+            return
+        self.session.stay.known(account.rights)
+        seen = self._accounts.seen(agent, self._clock.seconds())
+        seen.addErrback(self._not_noted)
+
+    def _unanswered(self, failure: Failure) -> None:
+        if failure.check(AccountError) is None:
+            self._log.failure("the accounts failed", failure)
+        else:
+            self._log.error("no agent can be checked: {fault}", fault=str(failure.value))
+        self.session.stay.unknown(
+            Code.INTERNAL, "the relay cannot read its accounts now", _INTERNAL_RETRY
+        )
+
+    def _not_noted(self, failure: Failure) -> None:
+        failure.trap(AccountError)
+        self._log.warn("not noted when an agent was seen: {fault}", fault=str(failure.value))
+
+    def authenticated(self, ping: float) -> None:
+        self._disarm()
+        super().authenticated(ping)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._disarm()
+        super().connectionLost(reason)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None

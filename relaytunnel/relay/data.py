@@ -1,0 +1,281 @@
+"""
+The port that agents dial: control channels, data channels and plain ones.
+
+The first byte says whether it is TLS; ALPN says which channel it is.  Nothing
+here is trusted before a ticket or a secret was shown, so all of it is counted
+and has a deadline.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from relaytunnel.channel.control import ControlChannel, describe_loss
+from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
+from relaytunnel.config.limits import Limits
+from relaytunnel.errors import ProtocolError
+from relaytunnel.relay.visits import Visits
+from relaytunnel.wire.data import read_plain_preamble
+
+__all__ = ["AgentsPort"]
+
+_TLS_HANDSHAKE_RECORD = 0x16
+
+
+class AgentsPort(Factory):
+    """
+    Makes the relay's end of whatever an agent dials.
+
+    @ivar unauthenticated: connections that have shown nothing yet.
+    @ivar turned_away: how many connections were refused, by reason.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: Limits,
+        hangups: HangupWatch,
+        tls: RelayTLS,
+        visits: Visits,
+        new_control: Callable[[float], ControlChannel],
+    ) -> None:
+        """
+        @param new_control: makes a control channel that has to authenticate
+            within so many seconds.
+        """
+        self.clock = clock
+        self.limits = limits
+        self.hangups = hangups
+        self.visits = visits
+        self.new_control = new_control
+        self.use(tls)
+        self.unauthenticated = 0
+        self.turned_away: Counter[str] = Counter()
+        self._sources: Counter[str] = Counter()
+        self._parked: dict[DataChannel, IDelayedCall] = {}
+        self._channels: set[DataChannel] = set()
+
+    def use(self, tls: RelayTLS) -> None:
+        """
+        Prove who the relay is with this from now on.
+        """
+        self.tls = TLSMemoryBIOFactory(tls, False, Factory())
+        self.tls.noisy = False
+
+    @property
+    def parked(self) -> int:
+        """How many data channels wait for a later session."""
+        return len(self._parked)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        source = getattr(addr, "host", "")
+        for most, have, reason in (
+            (self.limits.unauthenticated, self.unauthenticated, "too many unauthenticated"),
+            (
+                self.limits.unauthenticated_per_source,
+                self._sources[source],
+                "too many unauthenticated from one source",
+            ),
+        ):
+            if have >= most:
+                self.turned_away[reason] += 1
+                return None
+        self.unauthenticated += 1
+        self._sources[source] += 1
+        return _Unknown(self, source)
+
+    def settle(self, source: str) -> None:
+        """
+        A connection from there has shown what it is, or is gone.
+        """
+        self.unauthenticated -= 1
+        self._sources[source] -= 1
+        if not self._sources[source]:
+            del self._sources[source]
+
+    def new_data_channel(self) -> DataChannel:
+        """
+        @return: the relay's end of a data channel; it waits for a ticket.
+        """
+        channel = DataChannel(self.clock, self.limits, self.hangups)
+        channel.joining = self._join
+        channel.idle = self._park
+        channel.lost = self._lost
+        self._channels.add(channel)
+        return channel
+
+    def close(self) -> None:
+        """
+        Abort every data channel.
+        """
+        for channel in list(self._channels):
+            channel.abort()
+
+    def _join(self, channel: DataChannel, ticket: bytes) -> None:
+        """
+        S10, S11
+        """
+        alarm = self._parked.pop(channel, None)
+        if alarm is not None:
+            alarm.cancel()
+        place = self.visits.redeem(ticket)
+        if place is None:
+            self.turned_away["no such ticket"] += 1
+            self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
+            channel.refuse()
+        else:
+            place.visit.joined(place, channel.begin())
+
+    def join_plain(self, channel: TCPChannel, ticket: bytes) -> None:
+        """
+        S10, S11 for a data channel without TLS: only for servers that were
+        registered so.
+        """
+        place = self.visits.redeem(ticket, plain=True)
+        if place is None:
+            self.turned_away["no such ticket"] += 1
+            self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
+            channel.reset()
+        else:
+            place.visit.joined(place, channel)
+
+    def _park(self, channel: DataChannel) -> None:
+        # The agent lets go first; this is for one that does not.
+        self._parked[channel] = self.clock.callLater(
+            2 * self.limits.parked, self._unpark, channel
+        )
+
+    def _unpark(self, channel: DataChannel) -> None:
+        del self._parked[channel]
+        channel.close()
+
+    def _lost(self, channel: DataChannel) -> None:
+        self._channels.discard(channel)
+        alarm = self._parked.pop(channel, None)
+        if alarm is not None:
+            alarm.cancel()
+
+
+class _Unknown(Protocol):
+    """
+    A connection to the agents' port of which nothing is known yet.
+    """
+
+    def __init__(self, port: AgentsPort, source: str) -> None:
+        self._port = port
+        self._source = source
+        self._seen = b""
+        self._accepted = port.clock.seconds()
+        self._settled = False
+        self._deadline = port.clock.callLater(port.limits.handshake, self._too_late)
+
+    def _too_late(self) -> None:
+        self._port.turned_away["silent"] += 1
+        self._abort()
+
+    def _abort(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def settle(self) -> None:
+        """
+        What this is, is known, or it is gone: it counts no more.
+        """
+        if not self._settled:
+            self._settled = True
+            self._port.settle(self._source)
+        if self._deadline.active():
+            self._deadline.cancel()
+
+    def remaining(self) -> float:
+        """
+        @return: seconds that are left to authenticate.
+        """
+        passed = self._port.clock.seconds() - self._accepted
+        return max(0.1, self._port.limits.authentication - passed)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._seen and data[0] == _TLS_HANDSHAKE_RECORD:
+            self._hand_over(
+                self._port.tls.protocol(self._port.tls, _Handshake(self._port, self)), data
+            )
+            return
+        self._seen += data
+        try:
+            found = read_plain_preamble(self._seen)
+        except ProtocolError:
+            self._port.turned_away["neither TLS nor plain"] += 1
+            self._abort()
+            return
+        if found is not None:
+            ticket, rest = found
+            self.settle()
+            port = self._port
+            channel = TCPChannel(port.clock, port.limits, port.hangups)
+            self._hand_over(channel, b"")
+            port.join_plain(channel, ticket)
+            if rest:
+                channel.dataReceived(rest)
+
+    def _hand_over(self, protocol: Any, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        if data:
+            protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.settle()
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """
+    A TLS connection whose handshake is going on.
+    """
+
+    _log = Logger()
+
+    def __init__(self, port: AgentsPort, before: _Unknown) -> None:
+        self._port = port
+        self._before = before
+
+    def handshakeCompleted(self) -> None:
+        transport: Any = self.transport
+        chosen = negotiated(transport)
+        protocol: Protocol
+        if chosen == CONTROL:
+            protocol = self._port.new_control(self._before.remaining())
+        elif chosen == DATA:
+            protocol = self._port.new_data_channel()
+        else:
+            self._port.turned_away["no ALPN of ours"] += 1
+            transport.abortConnection()
+            return
+        self._before.settle()
+        transport.wrappedProtocol = protocol
+        protocol.makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._before.settle()
+        self._port.turned_away["handshake failed"] += 1
+        self._log.debug(
+            "no TLS with {peer}: {reason}",
+            peer=self.transport.getPeer(),  # type: ignore[union-attr]
+            reason=describe_loss(reason),
+        )

@@ -1,0 +1,145 @@
+"""
+The relay's state directory: what is kept from one start to the next.
+
+Key and certificate are in L{relaytunnel.channel.identity}, the accounts in
+L{relaytunnel.accounts}; here are the directory itself and the small files that
+scripts and the C{relaytunnel} command read.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import msgspec
+
+from relaytunnel.channel.identity import write_private
+from relaytunnel.errors import StateError
+
+__all__ = ["Facts", "StateDirectory"]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What others on this machine may know of a running relay.
+
+    @ivar pid: its process.
+    @ivar name: its public name.
+    @ivar pin: the pin of its key.
+    @ivar agents: the port that agents dial; 0 if it is no TCP port.
+    @ivar clients: the ports that clients dial.
+    @ivar admin: C{host:port} of the admin interface; empty if there is none.
+    """
+
+    pid: int
+    name: str
+    pin: str
+    agents: int
+    clients: tuple[int, ...]
+    admin: str = ""
+
+
+class StateDirectory:
+    """
+    @ivar path: the directory.
+    @ivar database: the accounts database.
+    @ivar invitation: the file with the first agent's invitation.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.database = os.path.join(path, "accounts.sqlite3")
+        self.invitation = os.path.join(path, "invitation")
+        self._facts = os.path.join(path, "relay.json")
+        self._token = os.path.join(path, "admin-token")
+
+    def prepare(self) -> None:
+        """
+        Make the directory, for its owner alone, and see that it can be
+        written.
+
+        @raise StateError: it cannot; the message says what to do.
+        """
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except OSError as fault:
+            raise StateError(
+                f"the state directory {self.path} cannot be made: {fault.strerror};"
+                " name another with --state"
+            ) from None
+        probe = os.path.join(self.path, f".probe-{os.getpid()}")
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.unlink(probe)
+        except OSError as fault:
+            raise StateError(
+                f"the state directory {self.path} cannot be written: {fault.strerror};"
+                " name another with --state"
+            ) from None
+
+    def admin_token(self) -> str:
+        """
+        The secret of the admin interface, made when it is first needed.
+
+        @raise StateError: it cannot be read or written.
+        """
+        try:
+            with open(self._token, encoding="ascii") as file:
+                token = file.read().strip()
+            if token:
+                return token
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as fault:
+            raise StateError(f"{self._token}: cannot be read: {fault}") from None
+        token = secrets.token_urlsafe(32)
+        write_private(self._token, token.encode("ascii") + b"\n")
+        return token
+
+    def read_invitation(self) -> str | None:
+        """
+        @return: the first agent's invitation as it was last written, if it was.
+        @raise StateError: the file cannot be read.
+        """
+        try:
+            with open(self.invitation, encoding="utf-8") as file:
+                return file.read().strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as fault:
+            raise StateError(f"{self.invitation}: cannot be read: {fault}") from None
+
+    def write_invitation(self, invitation: str) -> None:
+        """
+        @raise StateError: the file cannot be written.
+        """
+        write_private(self.invitation, invitation.encode("utf-8") + b"\n")
+
+    def write_facts(self, facts: Facts) -> None:
+        """
+        @raise StateError: the file cannot be written.
+        """
+        write_private(self._facts, msgspec.json.encode(facts) + b"\n")
+
+    def read_facts(self) -> Facts | None:
+        """
+        @return: what a relay with this state said when it last started; C{None}
+            if none ever did.
+        @raise StateError: the file cannot be understood.
+        """
+        try:
+            with open(self._facts, "rb") as file:
+                return msgspec.json.decode(file.read(64 * 1024), type=Facts)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as fault:
+            raise StateError(f"{self._facts}: cannot be used: {fault}") from None
+
+    def forget_facts(self) -> None:
+        """
+        The relay has stopped.
+        """
+        try:
+            os.unlink(self._facts)
+        except OSError:
+            pass

@@ -1,1 +1,3 @@
-"""TODO"""
+"""
+The admin interface: what operators and their tools may ask a running relay.
+"""

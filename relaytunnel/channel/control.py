@@ -48,11 +48,13 @@ class ControlChannel(Protocol):
     One end of the control channel, over TLS.
 
     @ivar peer: the other end's address.
+    @ivar why_lost: once it is gone, why.
     """
 
     _log = Logger()
 
     peer = ""
+    why_lost = ""
     _session: ControlSession | None = None
     _why = ""
     _congested = False
@@ -171,9 +173,10 @@ class ControlChannel(Protocol):
             if timer is not None and timer.active():
                 timer.cancel()
         self._alarm = self._pulse = None
+        self.why_lost = self._why or describe_loss(reason)
         session, self._session = self._session, None
         if session is not None:
-            session.lost(self._why or describe_loss(reason))
+            session.lost(self.why_lost)
 
     def _ping(self) -> None:
         silent = self._clock.seconds() - self._heard_at

@@ -38,14 +38,14 @@ _ARGUMENTS: dict[tuple[Kind, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def _split(text: str) -> list[tuple[str, str]]:
+def _split(text: str) -> list[tuple[str | None, str]]:
     """
     Take a description apart as Twisted does: at each colon, then at the first
     equals sign, with a backslash before what is meant literally.
 
-    @return: keyword and value of each part; the keyword is empty without one.
+    @return: keyword and value of each part; no keyword is C{None}.
     """
-    parts = [("", "")]
+    parts: list[tuple[str | None, str]] = [(None, "")]
     characters = iter(text)
     for character in characters:
         key, value = parts[-1]
@@ -55,8 +55,8 @@ def _split(text: str) -> list[tuple[str, str]]:
                 raise ValueError(f"{shown(text)}: ends with a backslash that escapes nothing")
             parts[-1] = (key, value + following)
         elif character == ":":
-            parts.append(("", ""))
-        elif character == "=" and not key:
+            parts.append((None, ""))
+        elif character == "=" and key is None:
             parts[-1] = (value, "")
         else:
             parts[-1] = (key, value + character)
@@ -97,7 +97,7 @@ def _example(kind: Kind) -> str:
 
 def _named(
     text: str,
-    parts: list[tuple[str, str]],
+    parts: list[tuple[str | None, str]],
     required: tuple[str, ...],
     optional: tuple[str, ...],
 ) -> dict[str, str]:
@@ -105,8 +105,8 @@ def _named(
     named: dict[str, str] = {}
     places = iter(known)
     for given, value in parts:
-        key = given or next(places, "")
-        if not key:
+        key = next(places, None) if given is None else given
+        if key is None:
             raise ValueError(f"{shown(text)}: too many arguments; write '\\:' for a literal colon")
         if key not in known:
             near = get_close_matches(key, known, n=1)

@@ -37,7 +37,7 @@ __all__ = [
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _SCRYPT = re.compile(
-    r"scrypt:([0-9]{1,8}):([0-9]{1,2}):([0-9]{1,2}):((?:[0-9a-f]{2}){8,64}):((?:[0-9a-f]{2}){16,64})"
+    r"scrypt:([1-9][0-9]{0,7}):([1-9][0-9]?):([1-9][0-9]?):(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}"
 )
 
 
@@ -100,8 +100,10 @@ def secret_hash(text: str) -> str:
     n, r, p = (int(number) for number in found.group(1, 2, 3))
     if not 2**10 <= n <= 2**20 or n & (n - 1):
         raise ValueError("scrypt's N is a power of two from 1024 to 1048576")
-    if not 1 <= r <= 32 or not 1 <= p <= 16:
+    if r > 32 or p > 16:
         raise ValueError("scrypt's r is from 1 to 32 and its p from 1 to 16")
+    if 128 * n * r > 512 * 1024 * 1024:
+        raise ValueError("scrypt's N and r would take more than 512 MiB")
     return text
 
 

@@ -177,6 +177,7 @@ def _build() -> Callable[[_Core], Stay]:
             rights,
             core.door.send,
             stay.dismiss,
+            stay.rights_changed,
             peer=core.door.peer,
             software=hello.software,
             since=reception.clock.seconds(),

@@ -4,6 +4,7 @@ The relay's end of control channels, on sockets: S1 to S4 and what follows.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -11,7 +12,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relaytunnel.accounts import Account, IAccounts
+from relaytunnel.accounts import Account, IAccounts, Rights
 from relaytunnel.channel.control import ControlChannel
 from relaytunnel.errors import AccountError, Code
 from relaytunnel.relay.agents import AgentSession, Reception
@@ -54,8 +55,17 @@ class AgentControl(ControlChannel):
             )
             return
         self.session.stay.known(account.rights)
-        seen = self._accounts.seen(agent, self._clock.seconds())
-        seen.addErrback(self._not_noted)
+        self._accounts.seen(agent, time.time()).addErrback(self._not_noted)
+        # Whoever is revoked from now on is found in the registry; who was while
+        # the secret was checked is found by asking once more.
+        again = self._accounts.rights(agent)
+        again.addCallback(self._rights_now).addErrback(self._not_noted)
+
+    def _rights_now(self, rights: Rights | None) -> None:
+        if rights is None:
+            self.session.stay.dismiss(Code.REVOKED, "the account was revoked")
+        else:
+            self.session.stay.rights_changed(rights)
 
     def _unanswered(self, failure: Failure) -> None:
         if failure.check(AccountError) is None:
@@ -68,7 +78,7 @@ class AgentControl(ControlChannel):
 
     def _not_noted(self, failure: Failure) -> None:
         failure.trap(AccountError)
-        self._log.warn("not noted when an agent was seen: {fault}", fault=str(failure.value))
+        self._log.warn("the accounts do not answer: {fault}", fault=str(failure.value))
 
     def authenticated(self, ping: float) -> None:
         self._disarm()

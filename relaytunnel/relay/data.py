@@ -9,7 +9,7 @@ and has a deadline.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from zope.interface import implementer
@@ -54,11 +54,15 @@ class AgentsPort(Factory):
         tls: RelayTLS,
         visits: Visits,
         new_control: Callable[[float], ControlChannel],
+        known_sources: Callable[[], Container[str]] = tuple,
     ) -> None:
         """
         @param new_control: makes a control channel that has to authenticate
             within so many seconds.
+        @param known_sources: the addresses of agents that are present: many
+            clients at once make such an agent dial many data channels at once.
         """
+        self.known_sources = known_sources
         self.clock = clock
         self.limits = limits
         self.hangups = hangups
@@ -85,10 +89,14 @@ class AgentsPort(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         source = getattr(addr, "host", "")
+        if source in self.known_sources():
+            most_from_source = self.limits.unauthenticated
+        else:
+            most_from_source = self.limits.unauthenticated_per_source
         for most, have, reason in (
             (self.limits.unauthenticated, self.unauthenticated, "too many unauthenticated"),
             (
-                self.limits.unauthenticated_per_source,
+                most_from_source,
                 self._sources[source],
                 "too many unauthenticated from one source",
             ),
@@ -109,14 +117,27 @@ class AgentsPort(Factory):
         if not self._sources[source]:
             del self._sources[source]
 
-    def new_data_channel(self) -> DataChannel:
+    def new_data_channel(self, before: _Unknown) -> DataChannel:
         """
+        @param before: the connection as it was counted until now; it is until
+            it presents a ticket that joins.
         @return: the relay's end of a data channel; it waits for a ticket.
         """
         channel = DataChannel(self.clock, self.limits, self.hangups)
-        channel.joining = self._join
+
+        def first(channel: DataChannel, ticket: bytes) -> None:
+            before.settle()
+            channel.joining = self._join
+            self._join(channel, ticket)
+
+        def lost(channel: DataChannel) -> None:
+            before.settle()
+            self._lost(channel)
+
+        before.wait_for_ticket()
+        channel.joining = first
         channel.idle = self._park
-        channel.lost = self._lost
+        channel.lost = lost
         self._channels.add(channel)
         return channel
 
@@ -202,6 +223,15 @@ class _Unknown(Protocol):
         if self._deadline.active():
             self._deadline.cancel()
 
+    def wait_for_ticket(self) -> None:
+        """
+        The handshake is done; what is left of the time to authenticate is for
+        showing a ticket.
+        """
+        if self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = self._port.clock.callLater(self.remaining(), self._too_late)
+
     def remaining(self) -> float:
         """
         @return: seconds that are left to authenticate.
@@ -261,13 +291,13 @@ class _Handshake(Protocol):
         protocol: Protocol
         if chosen == CONTROL:
             protocol = self._port.new_control(self._before.remaining())
+            self._before.settle()
         elif chosen == DATA:
-            protocol = self._port.new_data_channel()
+            protocol = self._port.new_data_channel(self._before)
         else:
             self._port.turned_away["no ALPN of ours"] += 1
             transport.abortConnection()
             return
-        self._before.settle()
         transport.wrappedProtocol = protocol
         protocol.makeConnection(transport)
 

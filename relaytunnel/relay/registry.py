@@ -5,7 +5,7 @@ clients find those servers.  Pure state: whoever changes it decides why.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +42,7 @@ class Agent:
     @ivar rights: what it may publish, as its account says now.
     @ivar send: sends it a message.
     @ivar dismiss: ends its control channel, with a code and a reason.
+    @ivar recheck: says that its account says something else now.
     @ivar servers: what it publishes.
     """
 
@@ -50,10 +51,16 @@ class Agent:
     rights: RightsView
     send: Callable[[Message], None]
     dismiss: Callable[[Code, str], None]
+    recheck: Callable[[RightsView], None]
     peer: str = ""
     software: str = ""
     since: float = 0.0
     servers: dict[str, PublishedServer] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The address that it came from, without the port."""
+        return self.peer.rpartition(":")[0]
 
 
 @dataclass(eq=False)
@@ -86,11 +93,13 @@ class Registry:
 
     @ivar agents: by agent ID.
     @ivar servers: by connection ID.
+    @ivar sources: how many agents are here from each address.
     """
 
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.servers: dict[str, PublishedServer] = {}
+        self.sources: Counter[str] = Counter()
         self._hosts: dict[str, PublishedServer] = {}
         self._ports: dict[int, PublishedServer] = {}
         self._away: OrderedDict[str, str] = OrderedDict()
@@ -117,6 +126,7 @@ class Registry:
         An agent has come; its ghost has left.
         """
         self.agents[agent.agent_id] = agent
+        self.sources[agent.host] += 1
 
     def leave(self, agent: Agent) -> list[PublishedServer]:
         """
@@ -129,6 +139,9 @@ class Registry:
             self.remove(server)
         if self.agents.get(agent.agent_id) is agent:
             del self.agents[agent.agent_id]
+            self.sources[agent.host] -= 1
+            if not self.sources[agent.host]:
+                del self.sources[agent.host]
         return gone
 
     # Servers

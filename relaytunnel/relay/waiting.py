@@ -79,15 +79,26 @@ class WaitingRoom(Generic[V]):
     """
 
     def __init__(
-        self, limits: Limits, seconds: Callable[[], float], ticket: Callable[[], bytes]
+        self,
+        limits: Limits,
+        seconds: Callable[[], float],
+        ticket: Callable[[], bytes],
+        last_session: int = 0,
     ) -> None:
+        """
+        @param seconds: the clock.
+        @param ticket: makes a ticket.
+        @param last_session: session numbers go on from here.  A relay that
+            starts again had better not start at one: its agents may still be
+            busy with sessions of its former life.
+        """
         self._limits = limits
         self._seconds = seconds
         self._ticket = ticket
         self._by_digest: dict[bytes, Place[V]] = {}
         self._counts: Counter[tuple[str, bool, object]] = Counter()
         self._buckets: dict[PublishedServer, TokenBucket] = {}
-        self._sessions = 0
+        self._sessions = last_session
         self.waiting = 0
         self.served = 0
 

@@ -1,1 +1,3 @@
-"""TODO"""
+"""
+The two C{twistd} plugins: their options, and the services they make.
+"""

@@ -147,7 +147,18 @@ class HostTests(SynchronousTestCase):
         """
         What cannot stand in DNS is no host name, nor is a bad A-label.
         """
-        for text in ("", ".", "a..b", "a b", "a_b", "a:80", "*.a", "xn--\u00fc", "xn--0", "a" * 254):
+        for text in (
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a_b",
+            "a:80",
+            "*.a",
+            "xn--\u00fc",
+            "xn--0",
+            "a" * 254,
+        ):
             self.assertRaises(ValueError, host_name, text)
 
     def test_pattern(self) -> None:
@@ -300,8 +311,20 @@ class ReachTests(SynchronousTestCase):
         """
         Unknown kinds, and values that do not fit the kind, are refused.
         """
-        for text in ("", "Host:a", "web", "host:", "host", "port:", "port:x", "port:65536",
-                     "name:", "name:web", "sni:a_b", "udp:1"):
+        for text in (
+            "",
+            "Host:a",
+            "web",
+            "host:",
+            "host",
+            "port:",
+            "port:x",
+            "port:65536",
+            "name:",
+            "name:web",
+            "sni:a_b",
+            "udp:1",
+        ):
             self.assertRaises(ValueError, Reach.parse, text)
 
     @modest

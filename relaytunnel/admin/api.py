@@ -1,0 +1,128 @@
+"""
+The HTTP interface for operators: is the relay well, and what is going on.
+
+It only answers questions.  Everything but C{/healthz} needs the token of the
+state directory, which whoever may read the state has anyway.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Protocol
+
+import msgspec
+
+from twisted.web.http import NOT_ALLOWED, UNAUTHORIZED
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from relaytunnel.relay.clients import Clients
+from relaytunnel.relay.data import AgentsPort
+from relaytunnel.relay.registry import Registry
+from relaytunnel.relay.visits import Visits
+
+__all__ = ["admin_site", "status"]
+
+
+class RunningRelay(Protocol):
+    """
+    What the admin interface looks at.
+    """
+
+    registry: Registry
+    visits: Visits
+    clients: Clients
+    agents_port: AgentsPort
+
+
+def status(relay: RunningRelay) -> dict[str, Any]:
+    """
+    @return: what is going on, as plain values.  No secret is among them.
+    """
+    room = relay.visits.room
+    return {
+        "agents": [
+            {
+                "id": agent.agent_id,
+                "peer": agent.peer,
+                "software": agent.software,
+                "servers": [
+                    {
+                        "id": server.connection_id,
+                        "addresses": server.addresses,
+                        "data": server.data,
+                    }
+                    for server in agent.servers.values()
+                ],
+            }
+            for agent in relay.registry.agents.values()
+        ],
+        "sessions": [
+            {
+                "session": number,
+                "server": place.server.connection_id,
+                "client": visit.client,
+                "up": splice.forward,
+                "down": splice.backward,
+            }
+            for number, (visit, place, splice) in relay.clients.running.items()
+        ],
+        "waiting": room.waiting,
+        "served": room.served,
+        "finished": relay.clients.finished,
+        "parked": relay.agents_port.parked,
+        "unauthenticated": relay.agents_port.unauthenticated,
+        "refused": dict(relay.visits.refusals),
+        "turned_away": dict(relay.agents_port.turned_away),
+    }
+
+
+class _Health(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        return b"ok\n"
+
+
+class _Status(Resource):
+    isLeaf = True
+
+    def __init__(self, relay: RunningRelay, token: str) -> None:
+        super().__init__()
+        self._relay = relay
+        self._expected = b"Bearer " + token.encode("ascii")
+
+    def render_GET(self, request: Request) -> bytes:
+        shown = request.getHeader(b"authorization") or b""
+        if not hmac.compare_digest(shown, self._expected):
+            request.setResponseCode(UNAUTHORIZED)
+            request.setHeader("WWW-Authenticate", 'Bearer realm="relaytunnel"')
+            request.setHeader("Content-Type", "text/plain; charset=utf-8")
+            return b"the token in the state directory's file admin-token is needed\n"
+        request.setHeader("Content-Type", "application/json")
+        request.setHeader("Cache-Control", "no-store")
+        return msgspec.json.encode(status(self._relay)) + b"\n"
+
+
+class _Root(Resource):
+    def render(self, request: Request) -> bytes:
+        request.setResponseCode(NOT_ALLOWED if request.method != b"GET" else 200)
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        return b"relaytunnel: ask for /healthz or /api/status\n"
+
+
+def admin_site(relay: RunningRelay, token: str) -> Site:
+    """
+    @param token: the secret that C{/api/status} asks for.
+    @return: the site, to listen with.
+    """
+    root, api = _Root(), Resource()
+    root.putChild(b"", root)
+    root.putChild(b"healthz", _Health())
+    root.putChild(b"api", api)
+    api.putChild(b"status", _Status(relay, token))
+    site = Site(root, timeout=30)
+    site.noisy = False
+    site.displayTracebacks = False
+    return site

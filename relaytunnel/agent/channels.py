@@ -1,0 +1,179 @@
+"""
+The data channels that an agent dials, and those it has parked.
+
+A parked channel has ended its session cleanly and may carry a later one,
+which then costs no handshake.  Those that nobody wants expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from relaytunnel.channel.control import describe_loss
+from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
+from relaytunnel.config.limits import Limits
+from relaytunnel.errors import ProtocolError
+
+__all__ = ["DataChannels", "OneProtocol"]
+
+
+class OneProtocol(Factory):
+    """
+    A factory for a connection that is dialled once.
+    """
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], Protocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return self._make()
+
+
+@implementer(IHandshakeListener)
+class _DialledChannel(DataChannel):
+    """
+    The agent's end of a data channel.
+
+    @ivar ready: fires when the relay has proved who it is; fails with
+        L{ProtocolError} if it does not.
+    """
+
+    def __init__(self, clock: IReactorTime, limits: Limits, hangups: HangupWatch) -> None:
+        super().__init__(clock, limits, hangups)
+        self.ready: Deferred[DataChannel] = Deferred(lambda _: self.abort())
+        self._asked = True
+
+    def handshakeCompleted(self) -> None:
+        if negotiated(self.transport) != DATA:
+            self._answer(Failure(ProtocolError("what answers there takes no data channels")))
+            self.abort()
+        else:
+            self._answer(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._answer(Failure(ProtocolError(describe_loss(reason))))
+
+    def _answer(self, result: object) -> None:
+        if self._asked:
+            self._asked = False
+            self.ready.callback(result)  # type: ignore[arg-type]  # a Failure is fine too
+
+
+class DataChannels:
+    """
+    Where data channels come from and go to.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: Limits,
+        hangups: HangupWatch,
+        relay: IStreamClientEndpoint,
+        tls: AgentTLS,
+    ) -> None:
+        """
+        @param relay: where the relay is.
+        @param tls: how it is recognised.
+        """
+        self._clock = clock
+        self._limits = limits
+        self._hangups = hangups
+        self._relay = relay
+        self._tls = tls
+        self._parked: dict[DataChannel, IDelayedCall] = {}
+        self._all: set[DataChannel] = set()
+        self._dialled = 0
+
+    @property
+    def parked(self) -> int:
+        """How many channels wait for a later session."""
+        return len(self._parked)
+
+    def take_parked(self) -> DataChannel | None:
+        """
+        @return: the channel that was parked last, if there is one.
+        """
+        while self._parked:
+            channel, alarm = self._parked.popitem()
+            alarm.cancel()
+            if channel.usable:
+                return channel
+        return None
+
+    def dial(self) -> Deferred[DataChannel]:
+        """
+        Open a channel; cancelling gives up.
+
+        @return: fires when the relay has proved who it is.
+        """
+        self._dialled += 1
+        channel = _DialledChannel(self._clock, self._limits, self._hangups)
+        channel.number = self._dialled
+        channel.idle = self.park
+        channel.lost = self._lost
+        connecting: Deferred[Any] = wrapClientTLS(self._tls, self._relay).connect(
+            OneProtocol(lambda: channel)
+        )
+
+        def connected(_: object) -> Deferred[DataChannel]:
+            self._all.add(channel)
+            return channel.ready
+
+        return connecting.addCallback(connected)
+
+    def dial_plain(self) -> Deferred[TCPChannel]:
+        """
+        Open a connection to the relay without TLS; cancelling gives up.
+        """
+        connecting: Deferred[Any] = self._relay.connect(
+            OneProtocol(lambda: TCPChannel(self._clock, self._limits, self._hangups))
+        )
+        return connecting.addCallback(lambda proxy: getattr(proxy, "wrappedProtocol", proxy))
+
+    def park(self, channel: DataChannel) -> None:
+        """
+        A channel's session has ended cleanly, or never began.
+        """
+        if channel.usable:
+            channel.lost = self._lost
+            self._parked[channel] = self._clock.callLater(
+                self._limits.parked, self._expire, channel
+            )
+
+    def _expire(self, channel: DataChannel) -> None:
+        del self._parked[channel]
+        channel.close()
+
+    def _lost(self, channel: DataChannel) -> None:
+        self._all.discard(channel)
+        alarm = self._parked.pop(channel, None)
+        if alarm is not None:
+            alarm.cancel()
+
+    def close(self) -> None:
+        """
+        Abort every channel.
+        """
+        for channel in list(self._all):
+            channel.abort()

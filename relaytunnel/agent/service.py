@@ -1,0 +1,234 @@
+"""
+An agent as a Twisted service: what is built from a configuration, started and
+stopped.  What it does is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.application.internet import ClientService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel import __version__
+from relaytunnel.agent.backoff import Backoff
+from relaytunnel.agent.channels import DataChannels
+from relaytunnel.agent.control import RelayControl
+from relaytunnel.agent.servers import OwnServer, Servers, registration
+from relaytunnel.agent.session import AgentState
+from relaytunnel.agent.visit import AgentVisit
+from relaytunnel.agent.visits import ServedClient
+from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
+from relaytunnel.config import AgentConfig, ServerConfig
+from relaytunnel.errors import Code
+from relaytunnel.interfaces import IRunningSplice
+from relaytunnel.splice import PairedEngine
+from relaytunnel.wire.invitation import Invitation
+from relaytunnel.wire.messages import Goodbye, Message, Notify, Withdraw
+
+__all__ = ["AgentService"]
+
+
+class AgentService(Service):
+    """
+    An agent.
+
+    It dials the relay when it is started, and again whenever the control
+    channel is lost.
+
+    @ivar state: who it is, and what it publishes.
+    @ivar control: the control channel while the relay has let us in.
+    @ivar running: the splices under way, by session number.
+    """
+
+    _log = Logger()
+
+    control: RelayControl | None = None
+
+    def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
+        self.reactor = reactor
+        self.limits = config.limits
+        self.engine = PairedEngine()
+        self.running: dict[int, IRunningSplice] = {}
+        self.state = AgentState(
+            invitation.agent,
+            invitation.secret,
+            time.time_ns() // 1000,
+            f"relaytunnel {__version__}",
+            Servers(config.servers),
+            Backoff(reactor.seconds, random.random),
+        )
+        self._invitation = invitation
+        self._tls = AgentTLS(invitation.host, CONTROL, invitation.pin, config.ca)
+        self._data_tls = AgentTLS(invitation.host, DATA, invitation.pin, config.ca)
+        self._current: RelayControl | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        self.hangups = HangupWatch(self.reactor)
+        relay = HostnameEndpoint(
+            self.reactor,
+            self._invitation.host.encode("ascii"),
+            self._invitation.port,
+            timeout=self.limits.dial,
+        )
+        self.channels = DataChannels(
+            self.reactor, self.limits, self.hangups, relay, self._data_tls
+        )
+        self._client = ClientService(
+            _Reporting(wrapClientTLS(self._tls, relay), self._unreachable),
+            _Controls(self),
+            retryPolicy=lambda attempt: self.state.backoff.delay(),
+            clock=self.reactor,
+        )
+        self._client.startService()
+
+    def new_control(self) -> RelayControl:
+        """
+        @return: the agent's end of the next control channel.
+        """
+        self._tls.fault = None
+        self._current = RelayControl(self.reactor, self.limits, self.state, self)
+        return self._current
+
+    # What the control channel says
+
+    def online(self, control: RelayControl, relay: str) -> None:
+        self.control = control
+        self._log.info(
+            "the relay {relay} at {peer} has let {agent} in",
+            relay=relay,
+            peer=control.peer,
+            agent=self.state.agent,
+        )
+
+    def offline(self, control: RelayControl, reason: str) -> None:
+        self.control = None
+        if self._client.running:
+            self._log.warn(
+                "no control channel to the relay at {host}:{port}: {reason}",
+                host=self._invitation.host,
+                port=self._invitation.port,
+                reason=self._tls.fault or reason,
+            )
+
+    def _unreachable(self, failure: Failure) -> None:
+        self._log.warn(
+            "the relay at {host}:{port} cannot be reached: {reason}",
+            host=self._invitation.host,
+            port=self._invitation.port,
+            reason=failure.getErrorMessage(),
+        )
+
+    def denied(self, code: str, reason: str) -> None:
+        self._log.error(
+            "the relay does not let {agent} in: {code}: {reason}",
+            agent=self.state.agent,
+            code=code,
+            reason=reason,
+        )
+
+    def published(self, server: OwnServer) -> None:
+        for address in server.addresses:
+            self._log.info(
+                "{server} is reached at {address}", server=server.config.id, address=address
+            )
+
+    def not_published(self, connection_id: str, code: str, reason: str) -> None:
+        self._log.error(
+            "{server} is not published: {code}: {reason}",
+            server=connection_id,
+            code=code,
+            reason=reason or "the relay gave no reason",
+        )
+
+    def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
+        return ServedClient(self, notify, server).visit
+
+    # What the visits say
+
+    def send(self, message: Message) -> None:
+        if self.control is not None:
+            self.control.send(message)
+
+    def forget(self, session: int) -> None:
+        self.state.visits.pop(session, None)
+
+    # What a server asks of a running agent (S3)
+
+    def publish(self, config: ServerConfig) -> None:
+        """
+        Publish one more server, now and after every reconnect.
+        """
+        self.state.servers.add(config)
+        self.send(registration(config))
+
+    def withdraw(self, connection_id: str) -> None:
+        """
+        Publish a server no more.  Its sessions go on.
+        """
+        if self.state.servers.get(connection_id) is not None:
+            self.state.servers.remove(connection_id)
+            self.send(Withdraw(connection_id=connection_id))
+
+    # The end
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """
+        Say goodbye, end every session, hang up.
+
+        @return: a Deferred that fires when all is gone.
+        """
+        super().stopService()
+        if self._current is not None and self.control is not None:
+            self.control.send(Goodbye(code=Code.SHUTDOWN.value, reason="the agent stops"))
+        for splice in list(self.running.values()):
+            splice.close()
+        for visit in list(self.state.visits.values()):
+            visit.cancelled()
+        self.channels.close()
+        stopping: Deferred[None] = self._client.stopService()
+        if self._current is not None:
+            self._current.close("the agent stops")
+        yield stopping
+        self.hangups.close()
+
+
+class _Controls(Factory):
+    noisy = False
+
+    def __init__(self, service: AgentService) -> None:
+        self._service = service
+
+    def buildProtocol(self, addr: object) -> RelayControl:
+        return self._service.new_control()
+
+
+@implementer(IStreamClientEndpoint)
+class _Reporting:
+    """
+    An endpoint that says why it could not be reached: its user does not.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, report: Any) -> None:
+        self._endpoint = endpoint
+        self._report = report
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        def failed(failure: Failure) -> Failure:
+            self._report(failure)
+            return failure
+
+        return self._endpoint.connect(factory).addErrback(failed)

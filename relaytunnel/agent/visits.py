@@ -1,0 +1,302 @@
+"""
+The agent's side of a visit, on sockets: S8 to S12, and the end.
+
+The decisions are in L{relaytunnel.agent.visit}.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError as ConnectTimeout,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.agent.channels import DataChannels, OneProtocol
+from relaytunnel.agent.servers import OwnServer
+from relaytunnel.agent.visit import AgentVisit, new_visit
+from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.config.limits import Limits
+from relaytunnel.errors import Code, Failing
+from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
+from relaytunnel.splice import SpliceReport
+from relaytunnel.wire.data import plain_preamble
+from relaytunnel.wire.messages import FRESH, Accept, Message, Notify, Refuse
+
+__all__ = ["ServedClient", "Surroundings"]
+
+
+class Surroundings(Protocol):
+    """
+    What the visits of an agent share.
+
+    @ivar running: the splices under way, by session number.
+    """
+
+    reactor: Any
+    limits: Limits
+    hangups: HangupWatch
+    channels: DataChannels
+    engine: ISpliceEngine
+    running: dict[int, IRunningSplice]
+
+    def send(self, message: Message) -> None:
+        """Tell the relay, if the control channel stands."""
+
+    def forget(self, session: int) -> None:
+        """The visit is over."""
+
+
+class ServedClient:
+    """
+    One client's visit: what is dialled for it, joined, and dropped.
+
+    @ivar visit: the machine that decides.
+    """
+
+    _log = Logger()
+
+    def __init__(self, around: Surroundings, notify: Notify, server: OwnServer) -> None:
+        self._around = around
+        self._notify = notify
+        self._server = server
+        self._plain = server.config.data == "plain"
+        self._dialling: set[Deferred[Any]] = set()
+        self._server_channel: TCPChannel | None = None
+        self._data_channel: DataChannel | TCPChannel | None = None
+        self._was_parked = False
+        self._both_up = False
+        self.visit: AgentVisit = new_visit(self, around.reactor, notify)
+
+    def accept(self) -> None:
+        number = FRESH
+        if not self._plain:
+            parked = self._around.channels.take_parked()
+            if parked is not None:
+                self._was_parked = True
+                self._hold_data(parked)
+                number = parked.number
+        self._around.send(Accept(session=self._notify.session, channel=number))
+
+    def refuse(self, failing: Failing) -> None:
+        self._log.info(
+            "session {session} for {server} is refused: {code}: {reason}",
+            session=self._notify.session,
+            server=self._notify.connection_id,
+            code=failing.code.value,
+            reason=failing.reason,
+        )
+        self._around.send(
+            Refuse(
+                session=self._notify.session,
+                code=failing.code.value,
+                reason=failing.reason[:256],
+            )
+        )
+
+    # S9
+
+    def dial_server(self) -> None:
+        around = self._around
+        endpoint = clientFromString(around.reactor, self._server.config.target)
+        connecting: Deferred[Any] = endpoint.connect(
+            OneProtocol(
+                lambda: TCPChannel(
+                    around.reactor, around.limits, around.hangups, self._server_connected
+                )
+            )
+        )
+        self._pursue(connecting, self._server_failed)
+
+    def _server_connected(self, channel: TCPChannel) -> None:
+        self._server_channel = channel
+        channel.holding.lost = self._server_lost
+        self.visit.server_up()
+
+    def _server_lost(self, why: Lost) -> None:
+        self._server_channel = None
+        self.visit.server_failed(
+            Failing(Code.REFUSED_BY_TARGET, "the target reset the connection")
+        )
+
+    def _server_failed(self, failure: Failure) -> None:
+        self.visit.server_failed(describe_target(failure, self._around.limits.dial))
+
+    # S10
+
+    def dial_data(self) -> None:
+        channels = self._around.channels
+        if self._data_channel is not None:
+            self.visit.data_up()
+        elif self._plain:
+            self._pursue(channels.dial_plain(), self._data_failed, self._plain_connected)
+        else:
+            self._pursue(channels.dial(), self._data_failed, self._data_connected)
+
+    def _data_connected(self, channel: DataChannel) -> None:
+        self._hold_data(channel)
+        self._data_is_up()
+
+    def _plain_connected(self, channel: TCPChannel) -> None:
+        self._data_channel = channel
+        channel.holding.lost = self._plain_lost
+        self._data_is_up()
+
+    def _data_is_up(self) -> None:
+        if self._both_up:
+            self.splice()
+        else:
+            self.visit.data_up()
+
+    def _hold_data(self, channel: DataChannel) -> None:
+        self._data_channel = channel
+        pool_lost = channel.lost
+
+        def lost(channel: DataChannel) -> None:
+            pool_lost(channel)
+            if self._data_channel is channel:
+                self._data_lost()
+
+        channel.lost = lost
+
+    def _plain_lost(self, why: Lost) -> None:
+        self._data_channel = None
+        self.visit.data_failed(_no_data_channel("the relay closed it"))
+
+    def _data_lost(self) -> None:
+        self._data_channel = None
+        if self._was_parked:
+            # It was idle for a while, and has died of that: a fresh one may do.
+            self._was_parked = False
+            self._pursue(self._around.channels.dial(), self._data_failed, self._data_connected)
+        else:
+            self.visit.data_failed(_no_data_channel("the relay closed it"))
+
+    def _data_failed(self, failure: Failure) -> None:
+        self._log.warn(
+            "session {session} has no data channel: {reason}",
+            session=self._notify.session,
+            reason=failure.getErrorMessage(),
+        )
+        self.visit.data_failed(_no_data_channel(failure.getErrorMessage()))
+
+    def _pursue(self, connecting: Deferred[Any], failed: Any, connected: Any = None) -> None:
+        """
+        Wait for a connection, for so long as an agent may dial.
+        """
+        around = self._around
+        self._dialling.add(connecting)
+        connecting.addTimeout(around.limits.dial, around.reactor)
+
+        def done(result: Any) -> Any:
+            self._dialling.discard(connecting)
+            return result
+
+        def failing(failure: Failure) -> None:
+            if failure.check(CancelledError) is None:
+                failed(failure)
+
+        connecting.addBoth(done)
+        if connected is not None:
+            connecting.addCallback(connected)
+        connecting.addErrback(failing)
+        connecting.addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("a visit failed by our own fault", failure)
+
+    # S10 to S12
+
+    def splice(self) -> None:
+        data, server = self._data_channel, self._server_channel
+        if data is None:  # a parked one died just now, another is on its way
+            self._both_up = True
+            return
+        assert server is not None
+        self._data_channel = self._server_channel = None
+        around, session = self._around, self._notify.session
+        stream: object
+        if isinstance(data, DataChannel):
+            stream = data.join(self._notify.ticket)
+        else:
+            data.write(plain_preamble(self._notify.ticket))
+            stream = data
+        splice = around.engine.join(server, stream, around.limits, around.reactor)
+        around.running[session] = splice  # type: ignore[assignment]
+        done: Deferred[SpliceReport] = splice.done  # type: ignore[attr-defined]
+        done.addCallback(self._over)
+
+    def _over(self, report: SpliceReport) -> None:
+        """
+        S14 to S20, from either side
+        """
+        self._log.info(
+            "session {session} of {client} with {server} is over after {duration:.3f} s:"
+            " {reason}; {up} bytes up, {down} bytes down",
+            session=self._notify.session,
+            client=self._notify.client,
+            server=self._notify.connection_id,
+            duration=report.duration,
+            reason=report.reason,
+            up=report.backward,
+            down=report.forward,
+        )
+        del self._around.running[self._notify.session]
+        self.visit.over()
+
+    # The end
+
+    def drop(self) -> None:
+        """
+        Let go of everything: what was never used for the client may serve
+        another.
+        """
+        for connecting in list(self._dialling):
+            connecting.cancel()
+        server, self._server_channel = self._server_channel, None
+        if server is not None:
+            server.holding.lost = None
+            server.reset()
+        data, self._data_channel = self._data_channel, None
+        if isinstance(data, DataChannel):
+            self._around.channels.park(data)
+        elif data is not None:
+            data.holding.lost = None
+            data.reset()
+
+    def forget(self) -> None:
+        self._around.forget(self._notify.session)
+
+
+def _no_data_channel(reason: str) -> Failing:
+    return Failing(Code.INTERNAL, f"the agent has no data channel to the relay: {reason}"[:256])
+
+
+def describe_target(failure: Failure, limit: float) -> Failing:
+    """
+    Say why a target could not be reached, so that the client may read it: no
+    address from inside is in it.
+
+    @param limit: seconds after which it was given up.
+    """
+    if failure.check(ConnectionRefusedError):
+        return Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")
+    if failure.check(TimeoutError, ConnectTimeout):
+        return Failing(Code.TIMEOUT, f"the target did not answer within {limit:g} s")
+    if failure.check(DNSLookupError):
+        return Failing(Code.TARGET_UNREACHABLE, "the target's name is unknown to the agent")
+    if failure.check(ConnectError):
+        return Failing(
+            Code.TARGET_UNREACHABLE,
+            f"the target cannot be reached: {failure.value.__doc__ or 'no route'}".rstrip("."),
+        )
+    return Failing(Code.TARGET_UNREACHABLE, "the target cannot be reached")

@@ -1,0 +1,163 @@
+"""
+The ports that a relay listens on: those of its configuration, and those that
+servers have of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.config.names import Reach
+from relaytunnel.errors import Code, Rejection, StateError
+
+__all__ = ["Listeners", "addresses", "tcp_port"]
+
+_BACKLOG = 1024
+
+
+class Listeners:
+    """
+    Opens and closes ports.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._ports: list[IListeningPort] = []
+        self._own: dict[int, IListeningPort] = {}
+        self.interface = ""
+        self.own_factory: Callable[[int], IProtocolFactory] | None = None
+
+    def listen(self, description: str, factory: IProtocolFactory) -> IListeningPort | None:
+        """
+        Listen on an endpoint.
+
+        @return: the port, or C{None} for an endpoint that takes its time; what
+            goes wrong with it then is logged.
+        @raise StateError: it cannot be listened on.
+        """
+        kind = description.partition(":")[0]
+        if kind in ("tcp", "tcp6") and "backlog=" not in description:
+            description += f":backlog={_BACKLOG}"
+        try:
+            asked: Deferred[IListeningPort] = serverFromString(self._reactor, description).listen(
+                factory
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as fault:
+            raise StateError(f"{description}: is no endpoint to listen on: {fault}") from None
+        done: list[IListeningPort | Failure] = []
+        asked.addBoth(done.append)
+        if not done:
+            asked.addBoth(lambda _: self._late(description, done[0]))
+            return None
+        return self._listening(description, done[0])
+
+    def _listening(self, description: str, result: IListeningPort | Failure) -> IListeningPort:
+        if not isinstance(result, Failure):
+            self._ports.append(result)
+            return result
+        fault = result.value
+        if isinstance(fault, CannotListenError):
+            reason: object = getattr(fault.socketError, "strerror", None) or fault.socketError
+        else:
+            reason = fault
+        raise StateError(f"cannot listen on {description}: {reason}")
+
+    def _late(self, description: str, result: IListeningPort | Failure) -> None:
+        try:
+            self._listening(description, result)
+        except StateError as fault:
+            self._log.error("{fault}", fault=str(fault))
+
+    def open(self, port: int) -> None:
+        """
+        Listen on a port of a server's own, on the interface of the shared ones.
+
+        @raise Rejection: it cannot be had.
+        """
+        if port in self._own:
+            return
+        assert self.own_factory is not None
+        try:
+            self._own[port] = self._reactor.listenTCP(
+                port, self.own_factory(port), backlog=_BACKLOG, interface=self.interface
+            )
+        except CannotListenError as fault:
+            raise Rejection(
+                Code.PORT_TAKEN,
+                f"the port {port} cannot be had at the relay:"
+                f" {getattr(fault.socketError, 'strerror', None) or fault.socketError}",
+            ) from None
+
+    def close(self, port: int) -> None:
+        """
+        Stop listening on a port of a server's own.
+        """
+        listening = self._own.pop(port, None)
+        if listening is not None:
+            listening.stopListening()
+
+    def stop(self) -> Deferred[Any]:
+        """
+        Listen nowhere any more.
+
+        @return: fires when all ports are closed.
+        """
+        listening, self._ports = self._ports + list(self._own.values()), []
+        self._own.clear()
+        return gatherResults([_stopped(port) for port in listening])
+
+
+def _stopped(port: IListeningPort) -> Deferred[Any]:
+    result: Any = port.stopListening()
+    done: Deferred[Any] = Deferred()
+    if result is None:
+        done.callback(None)
+        return done
+    return result  # type: ignore[no-any-return]
+
+
+def tcp_port(port: IListeningPort | None) -> int:
+    """
+    @return: the number of a TCP port; 0 if it is something else.
+    """
+    return 0 if port is None else getattr(port.getHost(), "port", 0)
+
+
+def addresses(name: str, clients: tuple[int, ...]) -> Callable[[str, Reach], tuple[str, ...]]:
+    """
+    Make what says how people type a way to a server.
+
+    @param name: the relay's public name or address.
+    @param clients: the shared TCP ports.
+    """
+    literal = name.replace(".", "").isdigit() or ":" in name
+    host = f"[{name}]" if ":" in name else name
+    shared = [f"{port}" for port in clients if port]
+
+    def say(connection_id: str, way: Reach) -> tuple[str, ...]:
+        if way.kind == "port":
+            return (f"tcp://{host}:{way.port}",)
+        if way.kind == "host":
+            return tuple(f"http://{way.value}{_suffix(port)}/" for port in shared)
+        if literal:  # no name can stand in front of an address
+            return tuple(
+                f"http://{host}{_suffix(port)}/ with the header 'Host: {connection_id}'"
+                for port in shared
+            )
+        return tuple(f"http://{connection_id}.{name}{_suffix(port)}/" for port in shared)
+
+    return say
+
+
+def _suffix(port: str) -> str:
+    return "" if port == "80" else f":{port}"

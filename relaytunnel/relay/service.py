@@ -1,0 +1,303 @@
+"""
+A relay as a Twisted service: what is built from a configuration, started and
+stopped.  What it does is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
+from relaytunnel.accounts.threads import Threads
+from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.identity import Identity, load_identity, own_identity
+from relaytunnel.channel.tls import RelayTLS
+from relaytunnel.config import RelayConfig
+from relaytunnel.errors import AccountError, Code, InvitationError
+from relaytunnel.relay.agents import Reception
+from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
+from relaytunnel.relay.control import AgentControl
+from relaytunnel.relay.data import AgentsPort
+from relaytunnel.relay.listening import Listeners, addresses, tcp_port
+from relaytunnel.relay.publishing import Publisher
+from relaytunnel.relay.registry import Agent, Registry
+from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.relay.visits import Visits
+from relaytunnel.relay.waiting import WaitingRoom
+from relaytunnel.splice import PairedEngine
+from relaytunnel.wire.invitation import Invitation
+from relaytunnel.wire.messages import TICKET_BYTES, Restarting
+
+__all__ = ["FIRST_AGENT", "RelayService"]
+
+FIRST_AGENT = "first"
+"""The agent that a new relay invites by itself; it may publish anything."""
+
+_ACCOUNT_THREADS = 2
+_REVISION_EVERY = 0.5
+_RECONNECT_SPREAD = 2.0
+_RECONNECT_FOR = 60.0
+
+
+class RelayService(Service):
+    """
+    A relay.
+
+    It starts with C{startService}, which raises what is wrong, and is gone
+    when the Deferred of C{stopService} has fired.
+
+    @ivar registry: who is here.
+    @ivar visits: who waits.
+    @ivar clients: who is served.
+    @ivar agents_port: what agents dial.
+    @ivar facts: where it is found, once it has started.
+    """
+
+    _log = Logger()
+
+    registry: Registry
+    visits: Visits
+    clients: Clients
+    agents_port: AgentsPort
+    facts: Facts
+
+    def __init__(
+        self, config: RelayConfig, reactor: Any, announce: Callable[[str], None] = print
+    ) -> None:
+        """
+        @param announce: shows the first invitation to whoever starts the relay.
+            It holds a secret, so it does not go into the log.
+        """
+        self.config = config
+        self._announce_invitation = announce
+        self.state = StateDirectory(config.state)
+        self._reactor = reactor
+        self._poll = LoopingCall(self._look_for_changes)
+        self._poll.clock = reactor
+        self._revision: int | None = None
+        self._accounts_silent = False
+
+    def startService(self) -> None:
+        """
+        Open the state, listen, and say where the relay is found.
+
+        @raise StateError: state, certificate or a port cannot be used.
+        @raise AccountError: the accounts cannot.
+        """
+        config = self.config
+        self.state.prepare()
+        identity = self._identity()
+        store = AccountStore(self.state.database)
+        self._hangups = HangupWatch(self._reactor)
+        self._listeners = Listeners(self._reactor)
+        self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
+        database = DatabaseAccounts(store, self._threads)
+        self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
+        try:
+            self._listen(identity)
+            invitation, new = self._first_invitation(store, identity)
+            self.state.write_facts(self.facts)
+        except BaseException:
+            self._listeners.stop()
+            self._hangups.close()
+            self.accounts.close()
+            raise
+        super().startService()
+        self._poll.start(_REVISION_EVERY, now=True)
+        self._announce(invitation, new)
+
+    def _identity(self) -> Identity:
+        config = self.config
+        if config.certificate is not None and config.key is not None:
+            return load_identity(config.certificate, config.key)
+        return own_identity(config.state, config.name)
+
+    def _listen(self, identity: Identity) -> None:
+        config, limits, reactor = self.config, self.config.limits, self._reactor
+        listeners = self._listeners
+        self.registry = Registry()
+        room: WaitingRoom[Any] = WaitingRoom(
+            limits,
+            reactor.seconds,
+            lambda: secrets.token_bytes(TICKET_BYTES),
+            last_session=secrets.randbelow(1 << 40),
+        )
+        self.visits = Visits(room, limits, reactor)
+        self.clients = Clients(
+            reactor, limits, self._hangups, self.registry, self.visits, PairedEngine()
+        )
+        listeners.own_factory = lambda port: OwnPort(self.clients, port)
+        shared = [listeners.listen(each, SharedPort(self.clients)) for each in config.clients]
+        ports = tuple(tcp_port(port) for port in shared)
+        first = shared[0]
+        listeners.interface = "" if first is None else getattr(first.getHost(), "host", "")
+        publisher = Publisher(
+            self.registry, limits, config.ports, listeners, addresses(config.name, ports)
+        )
+        reception = Reception(
+            config.name,
+            socket.gethostname(),
+            self.registry,
+            publisher,
+            self.visits,
+            limits,
+            reactor,
+        )
+        self.agents_port = AgentsPort(
+            reactor,
+            limits,
+            self._hangups,
+            RelayTLS(identity),
+            self.visits,
+            lambda wait: AgentControl(reception, self.accounts, wait),
+            lambda: self.registry.sources,
+        )
+        agents = tcp_port(listeners.listen(config.agents, self.agents_port))
+        admin = ""
+        if config.admin:
+            # Not imported by those who do not want it: it brings twisted.web.
+            from relaytunnel.admin.api import admin_site
+
+            listening = listeners.listen(
+                config.admin, admin_site(self, self.state.admin_token())
+            )
+            if tcp_port(listening):
+                assert listening is not None
+                admin = f"{listening.getHost().host}:{tcp_port(listening)}"  # type: ignore[attr-defined]
+        self.facts = Facts(
+            pid=os.getpid(),
+            name=config.name,
+            pin=identity.pin if identity.self_signed else "",
+            agents=agents,
+            clients=ports,
+            admin=admin,
+        )
+
+    # The first invitation
+
+    def _first_invitation(
+        self, store: AccountStore, identity: Identity
+    ) -> tuple[str | None, bool]:
+        """
+        Invite a first agent where nobody is invited yet, and keep the file with
+        its invitation true to where the relay is now.
+
+        @return: the invitation, if there is one, and whether it is new.
+        """
+        kept = self.state.read_invitation()
+        secret = None
+        if kept is not None:
+            try:
+                secret = Invitation.parse(kept).secret
+            except InvitationError:
+                self._log.warn("{file} holds no invitation", file=self.state.invitation)
+        new = False
+        if not store.agents() and not self.config.accounts:
+            ports = self.config.ports
+            secret = store.invite(FIRST_AGENT, ["*"], [(ports.first, ports.last)])
+            new = True
+        elif secret is None or store.authenticate(FIRST_AGENT, secret) is None:
+            return None, False
+        text = str(self.invitation(FIRST_AGENT, secret))
+        if text != kept:
+            self.state.write_invitation(text)
+        return text, new
+
+    def invitation(self, agent: str, secret: str) -> Invitation:
+        """
+        @return: the invitation for an agent with this secret.
+        """
+        return Invitation(
+            agent, secret, self.config.name, self.facts.agents or 7000, self.facts.pin or None
+        )
+
+    def _announce(self, invitation: str | None, new: bool) -> None:
+        facts = self.facts
+        self._log.info(
+            "the relay {name} is here: agents dial port {agents}, clients port {clients}",
+            name=facts.name,
+            agents=facts.agents,
+            clients=", ".join(map(str, facts.clients)),
+        )
+        if facts.name == "localhost":
+            self._log.info(
+                "it calls itself localhost, so only agents on this machine find it;"
+                " start it with --name and the name that others know it by"
+            )
+        if invitation is not None and new:
+            self._announce_invitation(
+                "A first agent is invited.  On its machine run\n\n"
+                f"    twistd -n agent --join '{invitation}' --publish web=127.0.0.1:8080\n\n"
+                f"with your server in place of 127.0.0.1:8080.  Keep it secret; it is also in\n"
+                f"{self.state.invitation}\n"
+            )
+        elif invitation is not None:
+            self._log.info(
+                "the first agent's invitation is in {file}", file=self.state.invitation
+            )
+
+    # Changes of accounts, also by other processes
+
+    def _look_for_changes(self) -> Deferred[None]:
+        asked: Deferred[int] = self.accounts.revision()
+        return asked.addCallback(self._compare).addErrback(self._accounts_failed)
+
+    def _compare(self, revision: int) -> Deferred[None] | None:
+        self._accounts_silent = False
+        if revision == self._revision:
+            return None
+        first, self._revision = self._revision is None, revision
+        return None if first else self._recheck_all()
+
+    @inlineCallbacks
+    def _recheck_all(self) -> Any:
+        for agent in list(self.registry.agents.values()):
+            rights = yield self.accounts.rights(agent.agent_id)
+            self._recheck(agent, rights)
+
+    @staticmethod
+    def _recheck(agent: Agent, rights: Any) -> None:
+        if rights is None:
+            agent.dismiss(Code.REVOKED, "the account was revoked")
+        else:
+            agent.recheck(rights)
+
+    def _accounts_failed(self, failure: Failure) -> None:
+        failure.trap(AccountError)
+        self._revision = -1  # whatever it was, look at everybody when it answers again
+        if not self._accounts_silent:
+            self._accounts_silent = True
+            self._log.error("the accounts do not answer: {fault}", fault=str(failure.value))
+
+    # The end
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """
+        Tell the agents, end every session, close every port.
+
+        @return: a Deferred that fires when all is gone.
+        """
+        super().stopService()
+        if self._poll.running:
+            self._poll.stop()
+        stopped = self._listeners.stop()
+        for agent in list(self.registry.agents.values()):
+            agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))
+            agent.dismiss(Code.SHUTDOWN, "the relay stops")
+        self.clients.close()
+        self.agents_port.close()
+        yield stopped
+        yield self.accounts.close()
+        self.state.forget_facts()
+        self._hangups.close()

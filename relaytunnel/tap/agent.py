@@ -1,0 +1,120 @@
+"""
+C{twistd agent}: its options, and the service they make.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from relaytunnel import __version__
+from relaytunnel.agent.service import AgentService
+from relaytunnel.config import AgentConfig, ServerConfig, load_agent
+from relaytunnel.errors import ConfigError, InvitationError, StateError
+from relaytunnel.tap.starting import Told
+from relaytunnel.wire.invitation import Invitation
+
+__all__ = ["Options", "makeService"]
+
+_LONGEST_INVITATION = 4096
+
+
+class Options(usage.Options):
+    """
+    The command line of the agent.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Run an agent: the machine inside that publishes servers through a relay.  It dials out"
+        " and never listens."
+    )
+
+    optParameters = [
+        ["config", "c", None, "Read this agent.toml; options given beside it win."],
+        ["join", "j", None, "The invitation, relaytunnel://...; it is a secret, and others on this"
+         " machine can see it here: --join-file hides it."],
+        ["join-file", "f", None, "A file that holds the invitation."],
+    ]
+
+    compData = usage.Completions(
+        optActions={
+            "config": usage.CompleteFiles("*.toml"),
+            "join-file": usage.CompleteFiles(),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["publish"] = []
+
+    def opt_publish(self, server: str) -> None:
+        """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted client
+        endpoint; with ',port=N' behind it, it also gets the port N of the relay (0: any)."""
+        self["publish"].append(server)
+
+    opt_p = opt_publish
+
+    def opt_version(self) -> None:
+        """Show relaytunnel's version and exit."""
+        print(f"relaytunnel {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """
+        Put file and options together, and read the invitation.
+
+        @raise usage.UsageError: something is faulty or missing.
+        """
+        try:
+            self.agent_config = self._config()
+            self.invitation = _invitation(self.agent_config)
+        except (ConfigError, InvitationError, StateError) as fault:
+            raise usage.UsageError(str(fault)) from None
+
+    def _config(self) -> AgentConfig:
+        base = load_agent(self["config"]) if self["config"] else AgentConfig()
+        given: dict[str, Any] = {}
+        if self["join"] is not None or self["join-file"] is not None:
+            given = {"join": self["join"], "join_file": self["join-file"]}
+        if self["publish"]:
+            published = [ServerConfig.from_option(text) for text in self["publish"]]
+            names = {server.id for server in published}
+            kept = [server for server in base.servers if server.id not in names]
+            given["servers"] = (*kept, *published)
+        config = msgspec.structs.replace(base, **given) if given else base
+        return config.complete()
+
+
+def _invitation(config: AgentConfig) -> Invitation:
+    """
+    @raise StateError: the file cannot be read.
+    @raise InvitationError: what it holds is no invitation.
+    """
+    text = config.join
+    if text is None:
+        assert config.join_file is not None
+        try:
+            with open(config.join_file, encoding="utf-8") as file:
+                text = file.read(_LONGEST_INVITATION)
+        except (OSError, UnicodeDecodeError) as fault:
+            reason = getattr(fault, "strerror", None) or "it is not text"
+            raise StateError(f"{config.join_file}: cannot be read: {reason}") from None
+    return Invitation.parse(text)
+
+
+def makeService(options: Options) -> IService:
+    """
+    @return: the agent.
+    """
+    from twisted.internet import reactor
+
+    try:
+        service = AgentService(options.agent_config, options.invitation, reactor)
+    except StateError as fault:
+        raise SystemExit(f"twistd agent: {fault}") from None
+    return Told("twistd agent", service)

@@ -1,0 +1,83 @@
+"""
+C{twistd relay}: its options, and the service they make.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from relaytunnel import __version__
+from relaytunnel.config import RelayConfig, load_relay
+from relaytunnel.errors import ConfigError
+from relaytunnel.relay.service import RelayService
+from relaytunnel.tap.starting import Told, to_terminal
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """
+    The command line of the relay.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Run the relay: the machine outside that agents and clients dial.  Without any option"
+        " it makes its state directory, invites a first agent and prints the invitation."
+    )
+
+    optParameters = [
+        ["config", "c", None, "Read this relay.toml; options given beside it win."],
+        ["state", "s", None, "Directory for key, certificate and accounts."],
+        ["agents", "a", None, "Endpoint that agents dial. [default: tcp:7000]"],
+        ["admin", None, None, "Endpoint of the admin interface, or 'off'."
+         " [default: tcp:7080:interface=127.0.0.1]"],
+        ["name", "n", None, "The name or address by which others know this machine."
+         " [default: localhost]"],
+    ]
+
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["clients"] = []
+
+    def opt_clients(self, endpoint: str) -> None:
+        """Endpoint that clients dial; may be repeated. [default: tcp:8000]"""
+        self["clients"].append(endpoint)
+
+    def opt_version(self) -> None:
+        """Show relaytunnel's version and exit."""
+        print(f"relaytunnel {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """
+        Put file and options together.
+
+        @raise usage.UsageError: one of them is faulty.
+        """
+        try:
+            base = load_relay(self["config"]) if self["config"] else RelayConfig()
+            given: dict[str, Any] = {
+                key: self[key] for key in ("state", "agents", "admin", "name") if self[key] is not None
+            }
+            if self["clients"]:
+                given["clients"] = tuple(self["clients"])
+            self.relay_config = msgspec.structs.replace(base, **given) if given else base
+        except ConfigError as fault:
+            raise usage.UsageError(str(fault)) from None
+
+
+def makeService(options: Options) -> IService:
+    """
+    @return: the relay.
+    """
+    from twisted.internet import reactor
+
+    return Told("twistd relay", RelayService(options.relay_config, reactor, to_terminal))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
+
+from twisted.internet.defer import Deferred
 
 from relaytunnel.accounts.file import FileAccounts, by_name
 from relaytunnel.accounts.model import Account, IAccounts, Rights

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
+from zope.interface import implementer
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from relaytunnel.accounts.model import Account, IAccounts, Rights
 from relaytunnel.accounts.store import BUSY_TIMEOUT, AccountStore

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from zope.interface import implementer
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 
 from relaytunnel.accounts.model import Account, IAccounts, Rights
 from relaytunnel.accounts.secrets import is_slow, unmatched, verify

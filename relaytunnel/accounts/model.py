@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from twisted.internet.defer import Deferred
 from zope.interface import Interface
+
+from twisted.internet.defer import Deferred
 
 from relaytunnel.errors import AccountError
 

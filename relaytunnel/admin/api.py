@@ -65,7 +65,7 @@ def status(relay: RunningRelay) -> dict[str, Any]:
                 "up": splice.forward,
                 "down": splice.backward,
             }
-            for number, (visit, place, splice) in relay.clients.running.items()
+            for number, (visit, place, splice) in relay.clients.splices.items()
         ],
         "waiting": room.waiting,
         "served": room.served,

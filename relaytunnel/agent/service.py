@@ -49,7 +49,7 @@ class AgentService(Service):
 
     @ivar state: who it is, and what it publishes.
     @ivar control: the control channel while the relay has let us in.
-    @ivar running: the splices under way, by session number.
+    @ivar splices: those under way, by session number.
     """
 
     _log = Logger()
@@ -60,7 +60,7 @@ class AgentService(Service):
         self.reactor = reactor
         self.limits = config.limits
         self.engine = PairedEngine()
-        self.running: dict[int, IRunningSplice] = {}
+        self.splices: dict[int, IRunningSplice] = {}
         self.state = AgentState(
             invitation.agent,
             invitation.secret,
@@ -194,7 +194,7 @@ class AgentService(Service):
         super().stopService()
         if self._current is not None and self.control is not None:
             self.control.send(Goodbye(code=Code.SHUTDOWN.value, reason="the agent stops"))
-        for splice in list(self.running.values()):
+        for splice in list(self.splices.values()):
             splice.close()
         for visit in list(self.state.visits.values()):
             visit.cancelled()

@@ -134,7 +134,7 @@ class AgentState:
 class _Core:
     state: AgentState
     door: RelayDoor
-    log: Logger = Logger()
+    log: Logger = Logger(namespace="relaytunnel.agent.session")
 
 
 def _build() -> Callable[[_Core], _Stay]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
     DNSLookupError,
+)
+from twisted.internet.error import (
     TimeoutError as ConnectTimeout,
 )
 from twisted.logger import Logger
@@ -39,7 +41,7 @@ class Surroundings(Protocol):
     """
     What the visits of an agent share.
 
-    @ivar running: the splices under way, by session number.
+    @ivar splices: those under way, by session number.
     """
 
     reactor: Any
@@ -47,7 +49,7 @@ class Surroundings(Protocol):
     hangups: HangupWatch
     channels: DataChannels
     engine: ISpliceEngine
-    running: dict[int, IRunningSplice]
+    splices: dict[int, IRunningSplice]
 
     def send(self, message: Message) -> None:
         """Tell the relay, if the control channel stands."""
@@ -75,6 +77,7 @@ class ServedClient:
         self._data_channel: DataChannel | TCPChannel | None = None
         self._was_parked = False
         self._both_up = False
+        self._dropped = False
         self.visit: AgentVisit = new_visit(self, around.reactor, notify)
 
     def accept(self) -> None:
@@ -202,13 +205,11 @@ class ServedClient:
             return result
 
         def failing(failure: Failure) -> None:
-            if failure.check(CancelledError) is None:
+            if not self._dropped:
                 failed(failure)
 
         connecting.addBoth(done)
-        if connected is not None:
-            connecting.addCallback(connected)
-        connecting.addErrback(failing)
+        connecting.addCallbacks(connected or (lambda _: None), failing)
         connecting.addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
@@ -231,7 +232,7 @@ class ServedClient:
             data.write(plain_preamble(self._notify.ticket))
             stream = data
         splice = around.engine.join(server, stream, around.limits, around.reactor)
-        around.running[session] = splice  # type: ignore[assignment]
+        around.splices[session] = splice  # type: ignore[assignment]
         done: Deferred[SpliceReport] = splice.done  # type: ignore[attr-defined]
         done.addCallback(self._over)
 
@@ -250,7 +251,7 @@ class ServedClient:
             up=report.backward,
             down=report.forward,
         )
-        del self._around.running[self._notify.session]
+        del self._around.splices[self._notify.session]
         self.visit.over()
 
     # The end
@@ -260,6 +261,7 @@ class ServedClient:
         Let go of everything: what was never used for the client may serve
         another.
         """
+        self._dropped = True
         for connecting in list(self._dialling):
             connecting.cancel()
         server, self._server_channel = self._server_channel, None

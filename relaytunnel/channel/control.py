@@ -7,13 +7,15 @@ transport.
 
 from __future__ import annotations
 
-from typing import Any, Protocol as Named
+from typing import Any
+from typing import Protocol as Named
+
+from zope.interface import implementer
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from relaytunnel.channel.tcp import tune
 from relaytunnel.config.model import Limits

@@ -127,7 +127,7 @@ class Reception:
 class _Core:
     reception: Reception
     door: AgentDoor
-    log: Logger = Logger()
+    log: Logger = Logger(namespace="relaytunnel.relay.agents")
 
 
 def _build() -> Callable[[_Core], Stay]:

@@ -30,7 +30,7 @@ class Clients:
     """
     All clients of a relay, whatever port they came to.
 
-    @ivar running: the splices under way, by session number.
+    @ivar splices: those under way, by session number.
     @ivar finished: how many splices have ended.
     """
 
@@ -49,7 +49,7 @@ class Clients:
         self.registry = registry
         self.visits = visits
         self.engine: ISpliceEngine = engine
-        self.running: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
+        self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.finished = 0
 
@@ -57,7 +57,7 @@ class Clients:
         """
         End every visit and every splice.
         """
-        for _, _, splice in list(self.running.values()):
+        for _, _, splice in list(self.splices.values()):
             splice.close()
         for visit in list(self.present):
             visit.abort()
@@ -191,7 +191,7 @@ class ClientVisit:
         self._arrival = self._answer = None
         clients.present.discard(self)
         splice = clients.engine.join(self._channel, stream, clients.limits, clients.clock)
-        clients.running[place.session] = (self, place, splice)
+        clients.splices[place.session] = (self, place, splice)
         done: Deferred[SpliceReport] = splice.done
         done.addCallback(self._over, place)
 
@@ -211,7 +211,7 @@ class ClientVisit:
             down=report.backward,
         )
         self._clients.finished += 1
-        del self._clients.running[place.session]
+        del self._clients.splices[place.session]
         self._visit.over()
 
     def abort(self) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from relaytunnel.config.limits import Limits
 from relaytunnel.config.access import networks
+from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach, connection_id
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry

@@ -84,7 +84,7 @@ class Visit(Protocol):
 class _Core:
     door: ClientDoor
     visits: Visits
-    log: Logger = Logger()
+    log: Logger = Logger(namespace="relaytunnel.relay.visits")
 
 
 @dataclass

@@ -7,11 +7,12 @@ from __future__ import annotations
 import threading
 from typing import Any, cast
 
+from zope.interface.verify import verifyObject
+
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
-from zope.interface.verify import verifyObject
 
 from relaytunnel.accounts import (
     CombinedAccounts,

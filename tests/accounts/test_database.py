@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
+from zope.interface.verify import verifyObject
+
 from twisted.internet import reactor as _reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
-from zope.interface.verify import verifyObject
 
 from relaytunnel.accounts import AccountStore, DatabaseAccounts, IAccounts, Rights
 from relaytunnel.errors import AccountError

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.accounts.model import Rights, agent_fault

@@ -8,6 +8,7 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.accounts.secrets import (

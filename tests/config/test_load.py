@@ -68,10 +68,11 @@ data = "plain"
 
 SERVER = '[[server]]\nid = "web"\ntarget = "h:80"\n'
 
-KEYS = (
-    "agent admin agents allow ca certificate clients data id idle join join-file key limits"
-    " listen name ports publish reach relay secret-hash server state target tls x"
-).split()
+KEYS = [
+    *("agent", "admin", "agents", "allow", "ca", "certificate", "clients", "data", "id", "idle"),
+    *("join", "join-file", "key", "limits", "listen", "name", "ports", "publish", "reach"),
+    *("relay", "secret-hash", "server", "state", "target", "tls", "x"),
+]
 
 
 def toml(value: object) -> str:
@@ -155,8 +156,10 @@ class RelayTextTests(SynchronousTestCase):
         self.assertEqual(
             self.faults("[limits]\nwaiting_per_server = 1"),
             [
-                "relay.toml: [limits] waiting_per_server: unknown key;"
-                " did you mean 'waiting-per-server'?"
+                (
+                    "relay.toml: [limits] waiting_per_server: unknown key;"
+                    " did you mean 'waiting-per-server'?"
+                )
             ],
         )
         self.assertEqual(self.faults("[tls]\nzzz = 1"), ["relay.toml: [tls] zzz: unknown key"])
@@ -210,8 +213,10 @@ class RelayTextTests(SynchronousTestCase):
             self.faults("agent = [1]\n[listen]\nclients = ['tcp:80', 1979-05-27]"),
             [
                 "relay.toml: [[agent]]: expected a table, given a whole number in it",
-                "relay.toml: [listen] clients: expected a list of strings,"
-                " given a date or time in it",
+                (
+                    "relay.toml: [listen] clients: expected a list of strings,"
+                    " given a date or time in it"
+                ),
             ],
         )
 

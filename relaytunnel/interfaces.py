@@ -8,10 +8,11 @@ Only names live here: channels and their receivers (floor 3), splice engines
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any, Protocol
 
 from zope.interface import Attribute, Interface
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 
 __all__ = [
     "IChannel",
@@ -19,6 +20,7 @@ __all__ = [
     "IRunningSplice",
     "ISpliceEngine",
     "Lost",
+    "SpliceLimits",
 ]
 
 
@@ -74,7 +76,7 @@ class IChannel(IPushProducer):
     method does nothing.
     """
 
-    peer = Attribute("str: the address of the other end, for logs")
+    peer: str = Attribute("str: the address of the other end, for logs")
 
     def attach(receiver: object) -> None:
         """
@@ -124,9 +126,9 @@ class IRunningSplice(Interface):
     Two channels that are joined, while they are.
     """
 
-    forward = Attribute("int: bytes from the first channel to the second, live")
-    backward = Attribute("int: bytes from the second channel to the first, live")
-    done = Attribute("Deferred[SpliceReport]: fires once, when it is over")
+    forward: int = Attribute("int: bytes from the first channel to the second, live")
+    backward: int = Attribute("int: bytes from the second channel to the first, live")
+    done: Any = Attribute("Deferred[SpliceReport]: fires once, when it is over")
 
     def close() -> None:
         """
@@ -134,16 +136,30 @@ class IRunningSplice(Interface):
         """
 
 
+class SpliceLimits(Protocol):
+    """
+    How long a splice may be quiet, in seconds.
+    """
+
+    @property
+    def idle(self) -> float:
+        """While both directions are open."""
+
+    @property
+    def half_closed(self) -> float:
+        """After one direction has ended."""
+
+
 class ISpliceEngine(Interface):
     """
     A way to join two channels.
     """
 
-    name = Attribute("str: what the engine is called in logs and reports")
+    name: str = Attribute("str: what the engine is called in logs and reports")
 
-    def join(first: object, second: object, limits: object, clock: object) -> object:
+    def join(
+        first: object, second: object, limits: SpliceLimits, clock: IReactorTime
+    ) -> IRunningSplice:
         """
         Join two L{IChannel}s until both have ended.
-
-        @return: an L{IRunningSplice}
         """

@@ -351,7 +351,7 @@ class Program(ProcessProtocol):
 
         return await self._until(said, seconds, f"did not say {pattern!r}")
 
-    async def finished(self, seconds: float = 60) -> Finished:
+    async def finished(self, seconds: float = 45) -> Finished:
         """
         Wait until the program has ended by itself.
 
@@ -447,7 +447,7 @@ def _as_user(user: str | None) -> list[str]:
 async def run(
     testcase: TestCase,
     *command: str | Path,
-    seconds: float = 60,
+    seconds: float = 45,
     namespace: str | None = None,
     user: str | None = None,
     environment: Mapping[str, str] | None = None,
@@ -456,6 +456,9 @@ async def run(
 ) -> Finished:
     """
     Start a program (see L{Program.start}) and wait until it has ended.
+
+    By default for less time than trial gives a test (120 s): what trial has
+    given up goes on in the background, and disturbs the next test.
     """
     program = Program.start(
         testcase,

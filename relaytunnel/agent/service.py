@@ -32,7 +32,7 @@ from relaytunnel.channel.hangup import HangupWatch
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.errors import Code
-from relaytunnel.interfaces import IRunningSplice
+from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import PairedEngine
 from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import Goodbye, Message, Notify, Withdraw
@@ -59,7 +59,7 @@ class AgentService(Service):
     def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
         self.reactor = reactor
         self.limits = config.limits
-        self.engine = PairedEngine()
+        self.engine: ISpliceEngine = PairedEngine()
         self.splices: dict[int, IRunningSplice] = {}
         self.state = AgentState(
             invitation.agent,

@@ -19,6 +19,7 @@ from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.servers import OwnServer, Servers
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.errors import Code, ProtocolError, Rejection
+from relaytunnel.steps import happened
 from relaytunnel.wire.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -150,6 +151,7 @@ def _build() -> Callable[[_Core], _Stay]:
     @pep614(Connecting.upon(_Stay.connected).to(Greeting))
     def hello(stay: _Stay, core: _Core) -> None:
         state = core.state
+        happened("S1", f"the agent {state.agent} has a control channel and says who it is")
         core.door.send(
             Hello(
                 version=PROTOCOL_VERSION,
@@ -166,6 +168,7 @@ def _build() -> Callable[[_Core], _Stay]:
         core.state.backoff.welcomed()
         core.door.welcomed(message.relay)
         for registration in core.state.servers.registrations():
+            happened("S3", f"the agent registers the server {registration.connection_id}")
             core.door.send(registration)
 
     @pep614(Greeting.upon(_Stay.denied).to(Over))

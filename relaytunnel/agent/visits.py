@@ -31,6 +31,7 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
 from relaytunnel.splice import SpliceReport
+from relaytunnel.steps import happened
 from relaytunnel.wire.data import plain_preamble
 from relaytunnel.wire.messages import FRESH, Accept, Message, Notify, Refuse
 
@@ -88,6 +89,7 @@ class ServedClient:
                 self._was_parked = True
                 self._hold_data(parked)
                 number = parked.number
+        happened("S8", f"the agent knows {self._notify.connection_id} and is on its way")
         self._around.send(Accept(session=self._notify.session, channel=number))
 
     def refuse(self, failing: Failing) -> None:
@@ -122,6 +124,7 @@ class ServedClient:
 
     def _server_connected(self, channel: TCPChannel) -> None:
         self._server_channel = channel
+        happened("S9", "the agent has a server channel")
         channel.holding.lost = self._server_lost
         self.visit.server_up()
 
@@ -225,6 +228,7 @@ class ServedClient:
         assert server is not None
         self._data_channel = self._server_channel = None
         around, session = self._around, self._notify.session
+        happened("S10", "the agent presents the ticket on a data channel, and splices")
         stream: object
         if isinstance(data, DataChannel):
             stream = data.join(self._notify.ticket)
@@ -232,8 +236,8 @@ class ServedClient:
             data.write(plain_preamble(self._notify.ticket))
             stream = data
         splice = around.engine.join(server, stream, around.limits, around.reactor)
-        around.splices[session] = splice  # type: ignore[assignment]
-        done: Deferred[SpliceReport] = splice.done  # type: ignore[attr-defined]
+        around.splices[session] = splice
+        done: Deferred[SpliceReport] = splice.done
         done.addCallback(self._over)
 
     def _over(self, report: SpliceReport) -> None:

@@ -14,21 +14,20 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import (
-    CertificateIssuerPrivateKeyTypes,
-    CertificatePublicKeyTypes,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from relaytunnel.errors import StateError
 
 __all__ = ["Identity", "load_identity", "own_identity", "pin_of"]
+
+_Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 _VALID = timedelta(days=3650)
 _RENEW_BEFORE = timedelta(days=30)
@@ -42,7 +41,7 @@ class Identity:
     @ivar self_signed: whether agents can only know it by its pin.
     """
 
-    key: CertificateIssuerPrivateKeyTypes
+    key: _Key
     chain: Sequence[x509.Certificate]
     self_signed: bool
 
@@ -80,13 +79,15 @@ def load_identity(certificate: str, key: str, now: datetime | None = None) -> Id
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         raise StateError(f"{key}: holds no PEM key without a password: {fault}") from None
     leaf = chain[0]
+    if not isinstance(private, _Key):
+        raise StateError(f"{key}: is no ECDSA, Ed25519 or RSA key, which TLS 1.3 needs")
     if private.public_key() != leaf.public_key():
         raise StateError(f"{key}: is not the key of the certificate in {certificate}")
     expires = leaf.not_valid_after_utc
-    if expires <= (now or datetime.now(timezone.utc)):
+    if expires <= (now or datetime.now(UTC)):
         raise StateError(f"{certificate}: expired on {expires:%Y-%m-%d}; renew it")
     return Identity(
-        private,  # type: ignore[arg-type]  # the leaf's key can sign, it is no DH key
+        private,
         chain,
         leaf.issuer == leaf.subject,
     )
@@ -102,7 +103,7 @@ def own_identity(directory: str, name: str, now: datetime | None = None) -> Iden
         for.
     @raise StateError: the files cannot be read, understood or written.
     """
-    now = now or datetime.now(timezone.utc)
+    now = now or datetime.now(UTC)
     key_file = os.path.join(directory, "key.pem")
     certificate_file = os.path.join(directory, "certificate.pem")
     if not os.path.exists(key_file):
@@ -137,7 +138,7 @@ def _is_stale(certificate: str, key: str, now: datetime) -> bool:
     Whether all that is wrong with these files is that time has passed.
     """
     try:
-        load_identity(certificate, key, datetime.min.replace(tzinfo=timezone.utc))
+        load_identity(certificate, key, datetime.min.replace(tzinfo=UTC))
     except StateError:
         return False
     return True

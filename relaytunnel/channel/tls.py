@@ -7,7 +7,7 @@ pin of its invitation or by name and chain.  There is no way not to check.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from OpenSSL import SSL, crypto
@@ -136,7 +136,7 @@ class AgentTLS:
         """
         certificate = x509.to_cryptography()
         expires = certificate.not_valid_after_utc
-        if expires <= datetime.now(timezone.utc):
+        if expires <= datetime.now(UTC):
             self.fault = f"the relay's certificate expired on {expires:%Y-%m-%d}"
             return False
         if self._pin is not None:

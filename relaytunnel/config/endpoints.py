@@ -27,8 +27,15 @@ _BRACKETS_PORT = re.compile(r"\[([^\[\]]*)\]:([0-9]+)")
 # What a plain HOST:PORT is never taken for.
 _CLIENT_NAMES = frozenset({"tcp", "ssl", "tls", "unix"})
 
+# Arguments that Twisted makes numbers of.
+_NUMBERS = {
+    "backlog": re.compile(r"[0-9]{1,9}"),
+    "mode": re.compile(r"[0-7]{1,4}"),
+    "timeout": re.compile(r"[0-9]{1,9}"),
+}
+
 # The arguments of the kinds that are looked into, in the order in which they
-# may be given without their keyword; those before the bar have to be there.
+# may be given without their keyword: those that have to be there, and others.
 _ARGUMENTS: dict[tuple[Kind, str], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("client", "tcp"): (("host", "port"), ("timeout", "bindAddress")),
     ("client", "unix"): (("path",), ("timeout", "lockfile", "checkPID")),
@@ -130,6 +137,9 @@ def _check(text: str, kind: Kind, named: dict[str, str], required: tuple[str, ..
                 port_number(value, lowest=1 if kind == "client" else 0)
             except ValueError as error:
                 raise ValueError(f"{shown(text)}: {error}") from None
+    for key, form in _NUMBERS.items():
+        if key in named and not form.fullmatch(named[key]):
+            raise ValueError(f"{shown(text)}: the {key} is not a number")
 
 
 def target(text: str) -> str:

@@ -35,6 +35,11 @@ __all__ = [
     "secret_hash",
 ]
 
+# What scrypt may cost: a guess on one side, this process on the other.
+_MOST_R = 32
+_MOST_P = 16
+_MOST_MEMORY = 512 * 1024 * 1024
+
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _SCRYPT = re.compile(
     r"scrypt:([1-9][0-9]{0,7}):([1-9][0-9]?):([1-9][0-9]?):(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}"
@@ -100,9 +105,9 @@ def secret_hash(text: str) -> str:
     n, r, p = (int(number) for number in found.group(1, 2, 3))
     if not 2**10 <= n <= 2**20 or n & (n - 1):
         raise ValueError("scrypt's N is a power of two from 1024 to 1048576")
-    if r > 32 or p > 16:
-        raise ValueError("scrypt's r is from 1 to 32 and its p from 1 to 16")
-    if 128 * n * r > 512 * 1024 * 1024:
+    if r > _MOST_R or p > _MOST_P:
+        raise ValueError(f"scrypt's r is from 1 to {_MOST_R} and its p from 1 to {_MOST_P}")
+    if 128 * n * r > _MOST_MEMORY:
         raise ValueError("scrypt's N and r would take more than 512 MiB")
     return text
 

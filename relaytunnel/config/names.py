@@ -30,6 +30,10 @@ __all__ = [
     "shown",
 ]
 
+_LONGEST_SHOWN = 80
+_LONGEST_NAME = 253  # RFC 1035, section 2.3.4, written without the dot at the end
+_LAST_PORT = 65535
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGITS = re.compile(r"[0-9]{1,5}")
@@ -39,7 +43,7 @@ def shown(text: str) -> str:
     """
     Quote a text for a message: one line, ASCII only, cut at 80 characters.
     """
-    return ascii(text if len(text) <= 80 else text[:80] + "...")
+    return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
 
 
 def _labels(text: str, original: str) -> str:
@@ -61,7 +65,7 @@ def connection_id(text: str) -> str:
     """
     if not text:
         raise ValueError("a connection ID cannot be empty")
-    if len(text) > 253:
+    if len(text) > _LONGEST_NAME:
         raise ValueError(f"{shown(text)}: a connection ID has 253 characters at most")
     return _labels(text.lower() if text.isascii() else text, text)
 
@@ -90,7 +94,7 @@ def host_name(text: str) -> str:
     bare = text.removesuffix(".")
     if not bare:
         raise ValueError("a host name cannot be empty")
-    if len(bare) > 253:
+    if len(bare) > _LONGEST_NAME:
         raise ValueError(f"{shown(text)}: a host name has 253 characters at most")
     if bare.isascii() and "xn--" not in bare.lower():
         # Not by way of IDNA, which refuses the "--" of names that are in use.
@@ -99,7 +103,7 @@ def host_name(text: str) -> str:
         encoded = idna.encode(bare, uts46=True).decode("ascii").rstrip(".")
     except UnicodeError as error:
         raise ValueError(f"{shown(text)}: not an internationalized host name") from error
-    if len(encoded) > 253:
+    if len(encoded) > _LONGEST_NAME:
         raise ValueError(f"{shown(text)}: a host name has 253 characters at most when encoded")
     return _labels(encoded.lower(), text)
 
@@ -140,7 +144,7 @@ def port_number(text: str, lowest: int = 1) -> int:
     @param lowest: the least port that makes sense here; 0 where it means "any".
     @raise ValueError: it is no number, or out of range.
     """
-    if not _DIGITS.fullmatch(text) or not lowest <= int(text) <= 65535:
+    if not _DIGITS.fullmatch(text) or not lowest <= int(text) <= _LAST_PORT:
         raise ValueError(f"{shown(text)}: a port is a number from {lowest} to 65535")
     return int(text)
 
@@ -183,7 +187,7 @@ class PortRange:
     last: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.first <= self.last <= 65535:
+        if not 1 <= self.first <= self.last <= _LAST_PORT:
             raise ValueError(f"'{self}': ports go upwards, from 1 to 65535")
 
     @classmethod

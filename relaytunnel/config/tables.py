@@ -20,6 +20,14 @@ __all__ = ["Table", "given", "key_shown", "nearest"]
 
 T = TypeVar("T")
 
+_KINDS: dict[type, str] = {
+    bool: "a boolean",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a table",
+}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
@@ -27,19 +35,7 @@ def given(value: object) -> str:
     """
     Say in the words of TOML what kind of value this is.
     """
-    if isinstance(value, bool):  # before int, which it also is
-        return "a boolean"
-    if isinstance(value, str):
-        return "a string"
-    if isinstance(value, int):
-        return "a whole number"
-    if isinstance(value, float):
-        return "a number"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, dict):
-        return "a table"
-    return "a date or time"
+    return _KINDS.get(type(value), "a date or time")
 
 
 def key_shown(key: str) -> str:

@@ -21,6 +21,7 @@ from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry, RightsView
 from relaytunnel.relay.visits import Visits
+from relaytunnel.steps import happened
 from relaytunnel.wire.messages import (
     PROTOCOL_VERSION,
     Accept,
@@ -203,6 +204,7 @@ def _build() -> Callable[[_Core], Stay]:
             peer=agent.peer,
             software=agent.software or "unnamed software",
         )
+        happened("S2", f"the relay knows the agent {agent.agent_id} and welcomes it")
         core.door.authenticated(reception.limits.ping)
         core.door.send(
             Welcome(
@@ -253,6 +255,7 @@ def _build() -> Callable[[_Core], Stay]:
         core.log.info(
             "agent {agent} publishes {server}", agent=agent.agent_id, server=server.connection_id
         )
+        happened("S4", f"the relay publishes {server.connection_id}, with a standing request")
         core.door.send(Registered(connection_id=server.connection_id, reach=server.addresses))
         core.door.send(StandingRequest(connection_id=server.connection_id))
 

@@ -22,6 +22,7 @@ from relaytunnel.relay.registry import PublishedServer, Registry
 from relaytunnel.relay.visits import Visit, Visits
 from relaytunnel.relay.waiting import Place
 from relaytunnel.splice import SpliceReport
+from relaytunnel.steps import happened
 
 __all__ = ["ClientVisit", "Clients", "OwnPort", "SharedPort"]
 
@@ -41,14 +42,14 @@ class Clients:
         hangups: HangupWatch,
         registry: Registry,
         visits: Visits,
-        engine: Any,
+        engine: ISpliceEngine,
     ) -> None:
         self.clock = clock
         self.limits = limits
         self.hangups = hangups
         self.registry = registry
         self.visits = visits
-        self.engine: ISpliceEngine = engine
+        self.engine = engine
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.finished = 0
@@ -81,6 +82,7 @@ class ClientVisit:
         self.host = channel.host
         self._visit = clients.visits.arrive(self)
         channel.holding.lost = self._left
+        happened("S5", f"a client has connected from {self.client}")
         clients.present.add(self)
 
     def arrive_at_port(self, port: int) -> None:
@@ -187,6 +189,7 @@ class ClientVisit:
         """
         S11
         """
+        happened("S11", "the relay splices the client channel and the data channel")
         clients = self._clients
         self._arrival = self._answer = None
         clients.present.discard(self)

@@ -248,8 +248,8 @@ class RelayService(Service):
 
     # Changes of accounts, also by other processes
 
-    def _look_for_changes(self) -> Deferred[None]:
-        asked: Deferred[int] = self.accounts.revision()
+    def _look_for_changes(self) -> Deferred[Any]:
+        asked: Deferred[Any] = self.accounts.revision()
         return asked.addCallback(self._compare).addErrback(self._accounts_failed)
 
     def _compare(self, revision: int) -> Deferred[None] | None:

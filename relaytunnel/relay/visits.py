@@ -24,6 +24,7 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.waiting import Place, WaitingRoom
+from relaytunnel.steps import happened
 from relaytunnel.wire.messages import Cancel, Notify
 
 __all__ = ["ClientDoor", "Visit", "Visits"]
@@ -106,6 +107,9 @@ def _build() -> Callable[[_Core], Visit]:
         number, visits = place.session, core.visits
         visits.sessions[number] = place
         alarm = visits.clock.callLater(visits.limits.waiting, visit.expired)
+        name = place.server.connection_id
+        happened("S6", f"it may have {name}; it waits, and what it says is held")
+        happened("S7", f"the relay notifies the agent {place.server.agent.agent_id}")
         core.log.info(
             "client {client} waits for {server} as session {session}",
             client=core.door.client,

@@ -8,14 +8,20 @@ that no more than the transports' own buffers is ever held.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from zope.interface import implementer
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from relaytunnel.interfaces import IChannelReceiver, IRunningSplice, ISpliceEngine, Lost
+from relaytunnel.interfaces import (
+    IChannelReceiver,
+    IRunningSplice,
+    ISpliceEngine,
+    Lost,
+    SpliceLimits,
+)
 from relaytunnel.splice.report import (
     CLEAN,
     CLOSED,
@@ -23,22 +29,9 @@ from relaytunnel.splice.report import (
     IDLE,
     SpliceReport,
 )
+from relaytunnel.steps import happened
 
-__all__ = ["PairedEngine", "PairedSplice", "SpliceLimits"]
-
-
-class SpliceLimits(Protocol):
-    """
-    How long a splice may be quiet, in seconds.
-    """
-
-    @property
-    def idle(self) -> float:
-        """While both directions are open."""
-
-    @property
-    def half_closed(self) -> float:
-        """After one direction has ended."""
+__all__ = ["PairedEngine", "PairedSplice"]
 
 
 @implementer(IChannelReceiver)
@@ -72,6 +65,7 @@ class _Leg:
 
     def end_received(self) -> None:
         self.ended = True
+        happened("end", self.name)
         self.other.channel.unregisterProducer()
         self._splice.half_closed()
         self.other.channel.end()

@@ -25,6 +25,7 @@ DEFAULT_PORT = 7000
 _FORM = "relaytunnel://AGENT:SECRET@HOST:PORT/?pin=sha256:DIGEST"
 _LONGEST = 2048
 _LONGEST_SECRET = 256
+_DIGEST_BYTES = 32
 _URL = re.compile(r"([^/?#]*)(?:/?(?:\?([^#]*))?)?")
 _PLACE = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*))(?::([0-9]*))?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -67,8 +68,7 @@ class Invitation:
             object.__setattr__(self, "host", host(self.host))
         except ValueError:
             raise _fault("has neither a host name nor an IP address behind the '@'") from None
-        if not 1 <= self.port <= 65535:
-            raise _fault("has a port that is not from 1 to 65535")
+        _port(str(self.port))
         if self.pin is not None:
             object.__setattr__(self, "pin", _canonical(self.pin))
 
@@ -168,6 +168,6 @@ def _canonical(pin: str) -> str:
         digest = b""
     # Written again, because the last character has two bits to spare.
     canonical = "sha256:" + base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
-    if len(digest) != 32 or canonical != bare:
+    if len(digest) != _DIGEST_BYTES or canonical != bare:
         raise _fault("has a pin that is not 'sha256:' and 43 characters of base64url")
     return canonical

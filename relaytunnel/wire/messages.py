@@ -71,7 +71,7 @@ class _Message(
     pass
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """
     S1, agent to relay: who I am.
 
@@ -87,7 +87,7 @@ class Hello(_Message):
     software: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
-class Welcome(_Message):
+class Welcome(_Message, frozen=True):
     """
     S2, relay to agent: you are known.
 
@@ -103,7 +103,7 @@ class Welcome(_Message):
     ping: _Seconds
 
 
-class Denied(_Message):
+class Denied(_Message, frozen=True):
     """
     S2, relay to agent: you may not come in; the relay closes behind it.
 
@@ -115,7 +115,7 @@ class Denied(_Message):
     retry_after: _Seconds = 0.0
 
 
-class Register(_Message):
+class Register(_Message, frozen=True):
     """
     S3, agent to relay: publish this server.
 
@@ -133,7 +133,7 @@ class Register(_Message):
     allow: Annotated[tuple[_Text, ...], _Rules] = ()
 
 
-class Registered(_Message):
+class Registered(_Message, frozen=True):
     """
     S4, relay to agent: the server is stored.
 
@@ -144,7 +144,7 @@ class Registered(_Message):
     reach: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=64)] = ()
 
 
-class StandingRequest(_Message):
+class StandingRequest(_Message, frozen=True):
     """
     S4, relay to agent: whenever I notify you of a client of this server, open
     a data channel and tell me which client it is for.
@@ -157,7 +157,7 @@ class StandingRequest(_Message):
     endpoints: Annotated[tuple[_Text, ...], _Few] = (SAME_ENDPOINT,)
 
 
-class Rejected(_Message):
+class Rejected(_Message, frozen=True):
     """
     S4, relay to agent: this server is not published; the others stay.
     """
@@ -167,7 +167,7 @@ class Rejected(_Message):
     reason: _Reason
 
 
-class Withdraw(_Message):
+class Withdraw(_Message, frozen=True):
     """
     Agent to relay: stop publishing this server.
     """
@@ -175,7 +175,7 @@ class Withdraw(_Message):
     connection_id: _Id
 
 
-class Withdrawn(_Message):
+class Withdrawn(_Message, frozen=True):
     """
     Relay to agent: this server is published no more.
     """
@@ -185,7 +185,7 @@ class Withdrawn(_Message):
     reason: _Reason = ""
 
 
-class Notify(_Message):
+class Notify(_Message, frozen=True):
     """
     S7, relay to agent: a client is waiting.
 
@@ -209,7 +209,7 @@ class Notify(_Message):
         return f"Notify(session={self.session}, connection_id={self.connection_id!r}, ...)"
 
 
-class Accept(_Message):
+class Accept(_Message, frozen=True):
     """
     S8, agent to relay: the connection ID is one of mine, I am on my way.
 
@@ -221,7 +221,7 @@ class Accept(_Message):
     channel: _Number = FRESH
 
 
-class Refuse(_Message):
+class Refuse(_Message, frozen=True):
     """
     S8 or S9, agent to relay: this session cannot be, and why.
     """
@@ -231,7 +231,7 @@ class Refuse(_Message):
     reason: _Reason
 
 
-class Cancel(_Message):
+class Cancel(_Message, frozen=True):
     """
     Relay to agent: the client went away before it was served.
     """
@@ -239,7 +239,7 @@ class Cancel(_Message):
     session: _Number
 
 
-class Ping(_Message):
+class Ping(_Message, frozen=True):
     """
     Either way: are you there?
     """
@@ -247,7 +247,7 @@ class Ping(_Message):
     number: _Number
 
 
-class Pong(_Message):
+class Pong(_Message, frozen=True):
     """
     The answer to L{Ping}, with its number.
     """
@@ -255,7 +255,7 @@ class Pong(_Message):
     number: _Number
 
 
-class Restarting(_Message):
+class Restarting(_Message, frozen=True):
     """
     Relay to agent: a planned restart; come back spread over this time.
 
@@ -267,7 +267,7 @@ class Restarting(_Message):
     try_for: _Seconds
 
 
-class Goodbye(_Message):
+class Goodbye(_Message, frozen=True):
     """
     Either way: I close this control channel, and why.
     """

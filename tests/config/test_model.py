@@ -23,6 +23,7 @@ from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import ConfigError
 
 HASH = "sha256:" + "0f" * 32
+BAD_HASH = "x"
 SCRYPT_END = "00" * 16 + ":" + "ff" * 32
 
 
@@ -201,7 +202,7 @@ class AccountTests(Faulty):
         """
         All faults of an account are told, with its ID.
         """
-        faults = self.faults(FileAccount, id="a b", secret_hash="x", publish=("**",))
+        faults = self.faults(FileAccount, id="a b", secret_hash=BAD_HASH, publish=("**",))
         self.assertEqual(len(faults), 3)
         self.assertTrue(all(fault.startswith("[[agent]] 'a b' ") for fault in faults))
 
@@ -278,8 +279,8 @@ class AgentTests(Faulty):
     What an agent is told.
     """
 
-    def server(self, id: str, *ways: str) -> ServerConfig:
-        return ServerConfig(id=id, target="h:80", reach=tuple(map(Reach.parse, ways)))
+    def server(self, name: str, *ways: str) -> ServerConfig:
+        return ServerConfig(id=name, target="h:80", reach=tuple(map(Reach.parse, ways)))
 
     def test_one_invitation(self) -> None:
         """

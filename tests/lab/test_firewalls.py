@@ -47,7 +47,6 @@ class FirewallTestCase(TestCase):
     """
 
     skip = unavailable()
-    timeout = 90
 
     client: Host
     relay_host: Host
@@ -116,7 +115,7 @@ class FirewallTestCase(TestCase):
         fetched = await run(
             self,
             *("curl", "--silent", "--show-error", "--fail", "--connect-timeout", "5"),
-            *("--max-time", "60", "--output", str(body), *url),
+            *("--max-time", "30", "--output", str(body), *url),
             namespace=host.namespace,
         )
         self.assertEqual((fetched.code, fetched.err), (0, ""))

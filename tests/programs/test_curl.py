@@ -36,7 +36,6 @@ class CurlTests(TestCase):
     """
 
     skip = missing_programs("curl")
-    timeout = 90
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.directory = empty_directory(self)
@@ -60,7 +59,7 @@ class CurlTests(TestCase):
         @return: its standard output and standard error.
         """
         done = await run(
-            self, *("curl", "--silent", "--show-error", "--fail", "--max-time", "60"), *options
+            self, *("curl", "--silent", "--show-error", "--fail", "--max-time", "30"), *options
         )
         self.assertEqual(done.code, 0, done.err)
         return done.out, done.err

@@ -45,7 +45,6 @@ class NetcatTests(TestCase):
     """
 
     skip = unusable()
-    timeout = 90
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.directory = empty_directory(self)

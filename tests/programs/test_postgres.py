@@ -44,7 +44,6 @@ class PostgresTests(TestCase):
     """
 
     skip = missing_programs("psql", INITDB or "initdb", POSTGRES or "postgres")
-    timeout = 100
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.directory = empty_directory(self)

@@ -25,7 +25,6 @@ class RedisTests(TestCase):
     """
 
     skip = missing_programs("redis-server", "redis-cli")
-    timeout = 60
 
     async def test_large_value(self) -> None:
         """

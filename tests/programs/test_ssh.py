@@ -61,7 +61,6 @@ class SecureShellTests(TestCase):
     """
 
     skip = missing_programs("sshd", "ssh", "scp", "ssh-keygen")
-    timeout = 110
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.directory = directory = empty_directory(self)

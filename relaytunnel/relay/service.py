@@ -23,7 +23,7 @@ from relaytunnel.channel.hangup import HangupWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import RelayConfig
-from relaytunnel.errors import AccountError, Code, InvitationError
+from relaytunnel.errors import AccountError, Code, InvitationError, StateError
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
@@ -299,5 +299,8 @@ class RelayService(Service):
         self.agents_port.close()
         yield stopped
         yield self.accounts.close()
-        self.state.forget_facts()
         self._hangups.close()
+        try:
+            self.state.mark_stopped()
+        except StateError as fault:
+            self._log.warn("{fault}", fault=str(fault))

@@ -23,7 +23,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """
     What others on this machine may know of a running relay.
 
-    @ivar pid: its process.
+    @ivar pid: its process; 0 while it is stopped.
     @ivar name: its public name.
     @ivar pin: the pin of its key.
     @ivar agents: the port that agents dial; 0 if it is no TCP port.
@@ -135,11 +135,13 @@ class StateDirectory:
         except (OSError, msgspec.DecodeError) as fault:
             raise StateError(f"{self._facts}: cannot be used: {fault}") from None
 
-    def forget_facts(self) -> None:
+    def mark_stopped(self) -> None:
         """
-        The relay has stopped.
+        The relay has stopped.  Where it was found stays known, for invitations
+        that are made while it is down.
+
+        @raise StateError: the file cannot be read or written.
         """
-        try:
-            os.unlink(self._facts)
-        except OSError:
-            pass
+        facts = self.read_facts()
+        if facts is not None:
+            self.write_facts(msgspec.structs.replace(facts, pid=0, admin=""))

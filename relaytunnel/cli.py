@@ -1,0 +1,295 @@
+"""
+The C{relaytunnel} command: what operators type beside C{twistd}.
+
+It works on the state directory of a relay on this machine, running or not; a
+running relay notices within half a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from relaytunnel import __version__
+from relaytunnel.accounts import Account, AccountStore
+from relaytunnel.config import (
+    AgentConfig,
+    PortRange,
+    RelayConfig,
+    agent_id,
+    default_state,
+    load_config,
+    load_relay,
+    publish_pattern,
+)
+from relaytunnel.demo import run_demo
+from relaytunnel.errors import RelayTunnelError, StateError
+from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.wire.invitation import Invitation
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    @return: the exit code: 0, or 1 with the reason on standard error; wrong
+        usage ends with 2.
+    """
+    parsed = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except RelayTunnelError as fault:
+        print(f"relaytunnel: {fault}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="relaytunnel",
+        description="Operate a relay.  The services themselves are 'twistd relay' and"
+        " 'twistd agent'.",
+    )
+    parser.add_argument("--version", action="version", version=f"relaytunnel {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="a relay, an agent, a server and a client on this machine",
+        description="Run a relay, an agent, a web server and a client on this machine, show what"
+        " happens step by step, and leave them running to try with a browser.",
+    )
+    demo.add_argument("--once", action="store_true", help="end after the visits: 0 if all went well")
+    demo.set_defaults(run=lambda parsed: run_demo(parsed.once))
+
+    invite = _with_state(
+        commands.add_parser(
+            "invite",
+            help="make an agent's account or rotate its secret",
+            description="Make an account for an agent, or rotate its secret, and print its"
+            " invitation.  The secret before it stays valid until the new one is first used, for"
+            " 24 hours at most.  Rights that are not named here stay as they are; a new account"
+            " has none.",
+        )
+    )
+    invite.add_argument("agent", metavar="AGENT", type=_checked(agent_id))
+    invite.add_argument(
+        "--publish",
+        metavar="PATTERN",
+        action="append",
+        type=_checked(publish_pattern),
+        help="a connection ID that it may publish, '*.SUFFIX' for all below one, or '*'; may be"
+        " repeated",
+    )
+    invite.add_argument(
+        "--ports",
+        metavar="RANGE",
+        action="append",
+        type=_checked(PortRange.parse),
+        help="ports of the relay that its servers may have, such as 20000-20099; may be repeated",
+    )
+    invite.set_defaults(run=_invite)
+
+    revoke = _with_state(
+        commands.add_parser(
+            "revoke",
+            help="remove an agent's account; its control channel closes within a second",
+            description="Remove an agent's account with its rights and secrets.  Its control"
+            " channel closes within a second.",
+        )
+    )
+    revoke.add_argument("agent", metavar="AGENT")
+    revoke.set_defaults(run=_revoke)
+
+    agents = _with_state(
+        commands.add_parser("agents", help="list the agents", description="List the agents.")
+    )
+    agents.add_argument("--json", action="store_true", help="for programs")
+    agents.set_defaults(run=_agents)
+
+    check = commands.add_parser(
+        "check",
+        help="validate a relay.toml or agent.toml",
+        description="Validate a relay.toml or agent.toml: every fault with file, key and reason."
+        "  The exit code is 0 if there is none.",
+    )
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _with_state(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--state", metavar="DIR", help="the relay's state directory")
+    where.add_argument("--config", metavar="FILE", help="the relay's relay.toml, which names it")
+    return parser
+
+
+def _checked(check: Callable[[str], object]) -> Callable[[str], object]:
+    """
+    Let the parser say the reason of a ValueError.
+    """
+
+    def read(text: str) -> object:
+        try:
+            return check(text)
+        except ValueError as fault:
+            raise argparse.ArgumentTypeError(str(fault)) from None
+
+    return read
+
+
+def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
+    """
+    @raise StateError: no relay has ever been started with this state.
+    """
+    config = load_relay(parsed.config) if parsed.config else None
+    path = parsed.state or (config.state if config is not None else default_state())
+    state = StateDirectory(path)
+    facts = state.read_facts()
+    if facts is None:
+        raise StateError(
+            f"no relay has kept its state in {path} yet; start 'twistd relay' once, or name its"
+            " directory with --state"
+        )
+    return state, facts
+
+
+def _invite(parsed: argparse.Namespace) -> int:
+    state, facts = _state(parsed)
+    ranges: list[PortRange] | None = parsed.ports
+    store = AccountStore(state.database)
+    try:
+        secret = store.invite(
+            parsed.agent,
+            parsed.publish,
+            None if ranges is None else [(each.first, each.last) for each in ranges],
+        )
+        rights = store.rights(parsed.agent)
+    finally:
+        store.close()
+    invitation = Invitation(
+        parsed.agent, secret, facts.name, facts.agents or 7000, facts.pin or None
+    )
+    print(invitation)
+    if rights is None or not rights.publish:
+        print(
+            f"{parsed.agent} may publish nothing yet; say what with --publish NAME",
+            file=sys.stderr,
+        )
+    else:
+        ports = ", ".join(f"{first}-{last}" for first, last in rights.ports) or "none"
+        print(
+            f"{parsed.agent} may publish {', '.join(rights.publish)}; ports: {ports}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _revoke(parsed: argparse.Namespace) -> int:
+    state, _ = _state(parsed)
+    store = AccountStore(state.database)
+    try:
+        known = store.revoke(parsed.agent)
+    finally:
+        store.close()
+    if not known:
+        print(f"relaytunnel: there is no agent {parsed.agent}", file=sys.stderr)
+        return 1
+    print(f"{parsed.agent} is revoked")
+    return 0
+
+
+def _agents(parsed: argparse.Namespace) -> int:
+    state, facts = _state(parsed)
+    store = AccountStore(state.database)
+    try:
+        accounts = store.agents()
+    finally:
+        store.close()
+    online = _online(state, facts)
+    if parsed.json:
+        rows = [
+            {
+                "id": account.agent,
+                "publish": account.rights.publish,
+                "ports": account.rights.ports,
+                "last_seen": account.last_seen,
+                "online": None if online is None else account.agent in online,
+            }
+            for account in accounts
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = [("AGENT", "MAY PUBLISH", "LAST SEEN", "ONLINE")]
+    table += [_row(account, online) for account in accounts]
+    if online is not None:
+        listed = {account.agent for account in accounts}
+        table += [(agent, "(in relay.toml)", "now", "yes") for agent in online - listed]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if online is None:
+        print("the relay does not answer: who is online is not known", file=sys.stderr)
+    return 0
+
+
+def _row(account: Account, online: set[str] | None) -> tuple[str, str, str, str]:
+    seen = account.last_seen
+    here = "?" if online is None else "yes" if account.agent in online else "no"
+    when = "never" if seen is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
+    return account.agent, ", ".join(account.rights.publish) or "nothing", when, here
+
+
+def _online(state: StateDirectory, facts: Facts) -> set[str] | None:
+    """
+    Ask the running relay who is there.
+
+    @return: C{None} if it does not answer.
+    """
+    if not facts.admin:
+        return None
+    request = urllib.request.Request(
+        f"http://{facts.admin}/api/status",
+        headers={"Authorization": f"Bearer {state.admin_token()}"},
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=5) as answer:
+            status = msgspec.json.decode(answer.read())
+        return {str(agent["id"]) for agent in status["agents"]}
+    except (OSError, urllib.error.URLError, msgspec.DecodeError, KeyError, TypeError):
+        return None
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    config = load_config(parsed.file)
+    if isinstance(config, RelayConfig):
+        print(
+            f"{parsed.file}: a relay's file without faults: {config.name},"
+            f" {len(config.accounts)} accounts, agents at {config.agents},"
+            f" clients at {', '.join(config.clients)}"
+        )
+    else:
+        assert isinstance(config, AgentConfig)
+        names = ", ".join(server.id for server in config.servers) or "no server"
+        print(f"{parsed.file}: an agent's file without faults: it publishes {names}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

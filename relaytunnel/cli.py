@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Run a relay, an agent, a web server and a client on this machine, show what"
         " happens step by step, and leave them running to try with a browser.",
     )
-    demo.add_argument("--once", action="store_true", help="end after the visits: 0 if all went well")
+    demo.add_argument(
+        "--once", action="store_true", help="end after the visits, with exit code 0 if all went well"
+    )
     demo.set_defaults(run=lambda parsed: run_demo(parsed.once))
 
     invite = _with_state(
@@ -242,7 +244,8 @@ def _agents(parsed: argparse.Namespace) -> int:
         table += [(agent, "(in relay.toml)", "now", "yes") for agent in online - listed]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
     if online is None:
         print("the relay does not answer: who is online is not known", file=sys.stderr)
     return 0

@@ -25,10 +25,11 @@ from zope.interface import implementer
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -36,10 +37,10 @@ from twisted.trial.unittest import TestCase
 from relaytunnel.accounts import AccountStore
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.service import AgentService
-from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
+from relaytunnel.channel.identity import Identity, own_identity
+from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS, RelayTLS
 from relaytunnel.config import AgentConfig, Limits, RelayConfig, ServerConfig
 from relaytunnel.config.names import PortRange, Reach
-from relaytunnel.errors import ProtocolError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.control import MAX_BODY, MessageReader, frame
 from relaytunnel.wire.data import EOF_FRAME, FrameReader, Kind, data_frames, join_frame
@@ -63,6 +64,7 @@ __all__ = [
     "Peer",
     "RawControl",
     "RawData",
+    "RawRelay",
     "RunningCase",
     "Target",
     "echo",
@@ -74,6 +76,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _M = TypeVar("_M")
+_R = TypeVar("_R", bound="_Raw")
 
 reactor: Any = _reactor
 
@@ -82,7 +85,6 @@ ANY_PORT = f"tcp:0:interface={HOST}"
 
 _PORTS = 8
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_CLEAN = (ConnectionDone,)
 
 
 async def eventually(condition: Callable[[], _T | None], what: str, seconds: float = 5) -> _T:
@@ -287,7 +289,8 @@ class _Raw(Protocol):
         """
         Cut the connection off.
         """
-        self.transport.abortConnection()
+        if self.lost is None:
+            self.transport.abortConnection()
 
     async def is_closed(self, seconds: float = 5) -> None:
         """
@@ -397,6 +400,51 @@ class RawData(_Raw):
         Wait for a frame of this kind.
         """
         await eventually(lambda: kind in self.kinds, f"hears {kind.name}")
+
+
+class RawRelay(Factory):
+    """
+    Something that agents take for a relay: TLS, and control channels that are
+    driven by hand.
+
+    @ivar controls: those that agents have opened, in their order.
+    @ivar invitation: what an agent needs to come here.
+    """
+
+    noisy = False
+
+    def __init__(self, identity: Identity) -> None:
+        self.controls: list[RawControl] = []
+        self.tls = TLSMemoryBIOFactory(RelayTLS(identity), False, self)
+        self.tls.noisy = False
+        self._pin = identity.pin
+        self.port = 0
+
+    def buildProtocol(self, addr: object) -> RawControl:
+        control = RawControl()
+        self.controls.append(control)
+        return control
+
+    @property
+    def invitation(self) -> Invitation:
+        return Invitation("office", "a-secret", HOST, self.port, self._pin)
+
+    async def control(self, number: int = 0) -> RawControl:
+        """
+        Wait until an agent has said who it is, and return the channel.
+        """
+        await eventually(lambda: len(self.controls) > number, f"control channel {number}")
+        control = self.controls[number]
+        await control.hears(Hello)
+        return control
+
+    async def welcomed(self, number: int = 0) -> RawControl:
+        """
+        Wait for an agent and let it in.
+        """
+        control = await self.control(number)
+        control.say(Welcome(relay="raw", node="raw", sessions=10, ping=60.0))
+        return control
 
 
 class _Once(Factory):
@@ -633,7 +681,8 @@ class RunningCase(TestCase):
 
     @staticmethod
     def _hang_up(protocol: Any) -> None:
-        protocol.transport.abortConnection()
+        if protocol.lost is None:
+            protocol.transport.abortConnection()
 
     async def dial(self, port: int) -> Peer:
         """
@@ -673,6 +722,26 @@ class RunningCase(TestCase):
         self.addCleanup(self._stop_target, port, target)
         return target
 
+    def raw_relay(self, identity: Identity | None = None) -> RawRelay:
+        """
+        Start something that agents take for a relay.
+        """
+        if identity is None:
+            directory = self.mktemp()
+            os.mkdir(directory)
+            identity = own_identity(directory, HOST)
+        relay = RawRelay(identity)
+        port = reactor.listenTCP(0, relay.tls, interface=HOST)
+        relay.port = port.getHost().port
+        self.addCleanup(self._stop_raw_relay, port, relay)
+        return relay
+
+    @staticmethod
+    def _stop_raw_relay(port: Any, relay: RawRelay) -> Deferred[None] | None:
+        for control in relay.controls:
+            control.abort()
+        return cast("Deferred[None] | None", port.stopListening())
+
     @staticmethod
     def _stop_target(port: Any, target: Target) -> Deferred[None] | None:
         for peer in target.visits:
@@ -692,16 +761,3 @@ class RunningCase(TestCase):
         control.say(Accept(session=notify.session))
         return client, notify
 
-
-_R = TypeVar("_R", bound=_Raw)
-
-
-def refused_frame(data: bytes) -> bool:
-    """
-    Whether these bytes are no frame of the control channel.
-    """
-    try:
-        list(MessageReader().feed(data))
-    except ProtocolError:
-        return True
-    return False

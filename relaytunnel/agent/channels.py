@@ -59,7 +59,7 @@ class _DialledChannel(DataChannel):
 
     def __init__(self, clock: IReactorTime, limits: Limits, hangups: HangupWatch) -> None:
         super().__init__(clock, limits, hangups)
-        self.ready: Deferred[DataChannel] = Deferred(lambda _: self.abort())
+        self.ready: Deferred[DataChannel] = Deferred(self._given_up)
         self._asked = True
 
     def handshakeCompleted(self) -> None:
@@ -72,6 +72,10 @@ class _DialledChannel(DataChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._answer(Failure(ProtocolError(describe_loss(reason))))
+
+    def _given_up(self, ready: Deferred[DataChannel]) -> None:
+        self._asked = False  # a Deferred that is cancelled fails by itself
+        self.abort()
 
     def _answer(self, result: object) -> None:
         if self._asked:

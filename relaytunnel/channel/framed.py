@@ -295,9 +295,11 @@ class FramedStream:
         if not (self._over or self._out_ended):
             self._out_ended = True
             self._channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+            # Let go of the channel first: whoever hears that this was the last
+            # end closes the stream, which would reset one that is still on.
+            self._end_if_both()
             if self.receiver is not None:
                 self.receiver.end_sent()
-            self._end_if_both()
 
     def take_end(self) -> None:
         """

@@ -9,6 +9,7 @@ epoll's descriptor is one more reader of the reactor.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -76,10 +77,8 @@ class HangupWatch:
         Stop watching, before or right after the descriptor was closed.
         """
         if self._watched.pop(descriptor, None) is not None:
-            try:
+            with contextlib.suppress(OSError):  # the kernel has taken a closed one out
                 self._epoll.unregister(descriptor)
-            except OSError:
-                pass  # closed already: the kernel has taken it out by itself
 
     def close(self) -> None:
         """

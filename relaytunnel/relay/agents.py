@@ -311,6 +311,11 @@ def _build() -> Callable[[_Core], Stay]:
         core.door.close(f"the agent said {message.code}")
         leave(core, agent, f"it said {message.code}: {message.reason}")
 
+    @pep614(Greeting.upon(Stay.goodbye).to(Over))
+    @pep614(Checking.upon(Stay.goodbye, nodata=True).to(Over))
+    def part_unknown(stay: Stay, core: _Core, message: Goodbye) -> None:
+        core.door.close(f"the agent said {message.code}")
+
     @pep614(Present.upon(Stay.lost).to(Over))
     def lose(stay: Stay, core: _Core, agent: Agent, reason: str) -> None:
         leave(core, agent, reason)
@@ -327,8 +332,6 @@ def _build() -> Callable[[_Core], Stay]:
 
     Greeting.upon(Stay.lost).to(Over).returns(None)
     Checking.upon(Stay.lost, nodata=True).to(Over).returns(None)
-    Greeting.upon(Stay.goodbye).to(Over).returns(None)
-    Checking.upon(Stay.goodbye, nodata=True).to(Over).returns(None)
 
     # What was on its way when it ended.
     for late in (

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from relaytunnel.config.access import networks
@@ -96,10 +97,11 @@ class Publisher:
         """
         Register the names, then open the ports; take both back if one fails.
         """
-        for way in reach:
-            if way.kind == "port" and way.port:
-                self._check_port(agent, way.port)
-        candidates = iter(before) if before else self.registry.free_port(self.ports, agent.rights)
+        named = [way.port for way in reach if way.kind == "port" and way.port]
+        for port in named:
+            self._check_port(agent, port)
+        free = self.registry.free_port(self.ports, agent.rights)
+        candidates = (port for port in chain(before, free) if port not in named)
         while True:
             chosen = tuple(
                 way if way.kind != "port" or way.port else _numbered(next(candidates, 0))
@@ -133,7 +135,8 @@ class Publisher:
     def _check_port(self, agent: Agent, port: int) -> None:
         if port not in self.ports:
             raise Rejection(
-                Code.NOT_ALLOWED, f"servers at this relay may have the ports {self.ports}, not {port}"
+                Code.NOT_ALLOWED,
+                f"servers at this relay may have the ports {self.ports}, not {port}",
             )
         if not agent.rights.may_use_port(port):
             raise Rejection(

@@ -53,8 +53,8 @@ class Options(usage.Options):
         self["publish"] = []
 
     def opt_publish(self, server: str) -> None:
-        """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted client
-        endpoint; with ',port=N' behind it, it also gets the port N of the relay (0: any)."""
+        """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted
+        client endpoint; with ',port=N' behind it, it also gets the port N of the relay (0: any)."""
         self["publish"].append(server)
 
     opt_p = opt_publish

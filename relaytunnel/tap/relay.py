@@ -64,9 +64,8 @@ class Options(usage.Options):
         """
         try:
             base = load_relay(self["config"]) if self["config"] else RelayConfig()
-            given: dict[str, Any] = {
-                key: self[key] for key in ("state", "agents", "admin", "name") if self[key] is not None
-            }
+            single = ("state", "agents", "admin", "name")
+            given: dict[str, Any] = {key: self[key] for key in single if self[key] is not None}
             if self["clients"]:
                 given["clients"] = tuple(self["clients"])
             self.relay_config = msgspec.structs.replace(base, **given) if given else base

@@ -9,7 +9,7 @@ L{relaytunnel.wire.control}.
 
 from __future__ import annotations
 
-from typing import Annotated, Union
+from typing import Annotated, get_args
 
 import msgspec
 
@@ -85,6 +85,9 @@ class Hello(_Message, frozen=True):
     secret: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     epoch: _Number
     software: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    def __repr__(self) -> str:
+        return f"Hello(version={self.version}, agent={self.agent!r}, epoch={self.epoch}, ...)"
 
 
 class Welcome(_Message, frozen=True):
@@ -276,25 +279,25 @@ class Goodbye(_Message, frozen=True):
     reason: _Reason = ""
 
 
-Message = Union[
-    Hello,
-    Welcome,
-    Denied,
-    Register,
-    Registered,
-    StandingRequest,
-    Rejected,
-    Withdraw,
-    Withdrawn,
-    Notify,
-    Accept,
-    Refuse,
-    Cancel,
-    Ping,
-    Pong,
-    Restarting,
-    Goodbye,
-]
+Message = (
+    Hello
+    | Welcome
+    | Denied
+    | Register
+    | Registered
+    | StandingRequest
+    | Rejected
+    | Withdraw
+    | Withdrawn
+    | Notify
+    | Accept
+    | Refuse
+    | Cancel
+    | Ping
+    | Pong
+    | Restarting
+    | Goodbye
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message, strict=True)
@@ -306,7 +309,7 @@ class _TagOnly(msgspec.Struct):
 
 _tag_decoder = msgspec.msgpack.Decoder(_TagOnly, strict=True)
 _known_tags = frozenset(
-    str(kind.__struct_config__.tag) for kind in Message.__args__  # type: ignore[attr-defined]
+    str(kind.__struct_config__.tag) for kind in get_args(Message)
 )
 
 

@@ -124,18 +124,36 @@ class CurlTests(TestCase):
             ],
         )
 
-    async def test_ways_to_name_the_server(self) -> None:
+    async def greets(self, *way: str) -> None:
         """
-        curl names the server by Host, as a SOCKS or an HTTP proxy's far end,
-        or by a port, and reaches it each time.
+        Fetch one word from the server, which must be reached this way.
         """
-        relay = self.relay.clients
-        for way in (
-            [f"{self.web}/visit/hello"],
-            ["--header", "Host: web.example", f"http://{relay}/visit/hello"],
-            ["--socks5-hostname", relay, "http://web/visit/hello"],
-            ["--proxytunnel", "--proxy", f"http://{relay}", "http://web:80/visit/hello"],
-            [f"http://127.0.0.1:{self.port}/visit/hello"],
-        ):
-            out, _ = await self.curl(*way)
-            self.assertRegex(out, r"^hello is request 1 from port \d+\n$", str(way))
+        out, _ = await self.curl(*way)
+        self.assertRegex(out, r"^hello is request 1 from port \d+\n$")
+
+    async def test_by_host(self) -> None:
+        """
+        The first label of the Host names the server, whatever comes after it.
+        """
+        await self.greets(f"{self.web}/visit/hello")
+        url = f"http://{self.relay.clients}/visit/hello"
+        await self.greets("--header", "Host: web.example", url)
+
+    async def test_by_own_port(self) -> None:
+        """
+        By its own port the server needs no name.
+        """
+        await self.greets(f"http://127.0.0.1:{self.port}/visit/hello")
+
+    async def test_by_connect(self) -> None:
+        """
+        To curl the relay is an HTTP proxy, and the server its far end.
+        """
+        proxy = f"http://{self.relay.clients}"
+        await self.greets("--proxytunnel", "--proxy", proxy, "http://web:80/visit/hello")
+
+    async def test_by_socks(self) -> None:
+        """
+        To curl the relay is a SOCKS5 proxy, and the server its far end.
+        """
+        await self.greets("--socks5-hostname", self.relay.clients, "http://web/visit/hello")

@@ -118,12 +118,17 @@ class SecureShellTests(TestCase):
 
     async def test_command(self) -> None:
         """
-        A command runs on the server, reached by its own port, and by name
-        with the ProxyCommand that people use for SOCKS.
+        A command runs on the server, reached by its own port.
         """
         await self.ssh("-p", str(self.port), "127.0.0.1")
-        if shutil.which("nc"):
-            await self.ssh("-o", f"ProxyCommand=nc -X 5 -x {self.relay.clients} %h %p", "shell")
+
+    async def test_proxy_command(self) -> None:
+        """
+        A command runs on the server, reached by its name in SOCKS5.
+        """
+        await self.ssh("-o", f"ProxyCommand=nc -X 5 -x {self.relay.clients} %h %p", "shell")
+
+    test_proxy_command.skip = missing_programs("nc")  # type: ignore[attr-defined]
 
     async def test_large_copy(self) -> None:
         """

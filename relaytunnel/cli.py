@@ -20,6 +20,7 @@ import msgspec
 
 from relaytunnel import __version__
 from relaytunnel.accounts import Account, AccountStore
+from relaytunnel.agent.local import Publish, Withdraw, ask_agent
 from relaytunnel.config import (
     AgentConfig,
     PortRange,
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         " happens step by step, and leave them running to try with a browser.",
     )
     demo.add_argument(
-        "--once", action="store_true", help="end after the visits, with exit code 0 if all went well"
+        "--once", action="store_true", help="end after the visits, with code 0 if all went well"
     )
     demo.set_defaults(run=lambda parsed: run_demo(parsed.once))
 
@@ -123,6 +124,28 @@ def _parser() -> argparse.ArgumentParser:
     agents.add_argument("--json", action="store_true", help="for programs")
     agents.set_defaults(run=_agents)
 
+    publish = _with_agent(
+        commands.add_parser(
+            "publish",
+            help="ask a running agent to publish a server",
+            description="Ask a running agent on this machine to publish a server, until it is"
+            " withdrawn or the agent ends.  The agent has to run with --local.",
+        )
+    )
+    publish.add_argument("server", metavar="NAME=TARGET[,port=N]")
+    publish.set_defaults(run=_publish)
+
+    withdraw = _with_agent(
+        commands.add_parser(
+            "withdraw",
+            help="ask a running agent to publish a server no more",
+            description="Ask a running agent on this machine to publish a server no more.  Its"
+            " sessions go on.",
+        )
+    )
+    withdraw.add_argument("server", metavar="NAME")
+    withdraw.set_defaults(run=_withdraw)
+
     check = commands.add_parser(
         "check",
         help="validate a relay.toml or agent.toml",
@@ -138,6 +161,13 @@ def _with_state(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--state", metavar="DIR", help="the relay's state directory")
     where.add_argument("--config", metavar="FILE", help="the relay's relay.toml, which names it")
+    return parser
+
+
+def _with_agent(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--agent", metavar="SOCKET", required=True, help="the agent's UNIX socket (its --local)"
+    )
     return parser
 
 
@@ -277,6 +307,17 @@ def _online(state: StateDirectory, facts: Facts) -> set[str] | None:
         return {str(agent["id"]) for agent in status["agents"]}
     except (OSError, urllib.error.URLError, msgspec.DecodeError, KeyError, TypeError):
         return None
+
+
+def _publish(parsed: argparse.Namespace) -> int:
+    for address in ask_agent(parsed.agent, Publish(server=parsed.server)):
+        print(address)
+    return 0
+
+
+def _withdraw(parsed: argparse.Namespace) -> int:
+    ask_agent(parsed.agent, Withdraw(server=parsed.server))
+    return 0
 
 
 def _check(parsed: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.state": 4,
     "relaytunnel.agent.channels": 4,
     "relaytunnel.agent.control": 4,
+    "relaytunnel.agent.local": 4,
     "relaytunnel.agent.service": 4,
     "relaytunnel.agent.visits": 4,
     "relaytunnel.admin": 4,

@@ -15,7 +15,13 @@ from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,6 +30,7 @@ from relaytunnel import __version__
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.control import RelayControl
+from relaytunnel.agent.local import listen_locally
 from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.visit import AgentVisit
@@ -31,13 +38,15 @@ from relaytunnel.agent.visits import ServedClient
 from relaytunnel.channel.hangup import HangupWatch
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
-from relaytunnel.errors import Code
+from relaytunnel.errors import Code, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import PairedEngine
 from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import Goodbye, Message, Notify, Withdraw
 
 __all__ = ["AgentService"]
+
+_REGISTER_AGAIN = 30.0
 
 
 class AgentService(Service):
@@ -55,6 +64,8 @@ class AgentService(Service):
     _log = Logger()
 
     control: RelayControl | None = None
+    _local: IListeningPort | None = None
+    _again: IDelayedCall | None = None
 
     def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
         self.reactor = reactor
@@ -70,11 +81,20 @@ class AgentService(Service):
             Backoff(reactor.seconds, random.random),
         )
         self._invitation = invitation
+        self._local_path = config.local
+        self._asked: dict[str, list[Deferred[OwnServer]]] = {}
         self._tls = AgentTLS(invitation.host, CONTROL, invitation.pin, config.ca)
         self._data_tls = AgentTLS(invitation.host, DATA, invitation.pin, config.ca)
         self._current: RelayControl | None = None
 
     def startService(self) -> None:
+        """
+        Dial the relay.
+
+        @raise StateError: the socket for local servers cannot be made.
+        """
+        if self._local_path is not None:
+            self._local = listen_locally(self.reactor, self._local_path, self)
         super().startService()
         self.hangups = HangupWatch(self.reactor)
         relay = HostnameEndpoint(
@@ -140,6 +160,8 @@ class AgentService(Service):
         )
 
     def published(self, server: OwnServer) -> None:
+        for asked in self._asked.pop(server.config.id, ()):
+            asked.callback(server)
         for address in server.addresses:
             self._log.info(
                 "{server} is reached at {address}", server=server.config.id, address=address
@@ -152,6 +174,18 @@ class AgentService(Service):
             code=code,
             reason=reason or "the relay gave no reason",
         )
+        for asked in self._asked.pop(connection_id, ()):
+            asked.errback(Rejection(_code(code), reason))
+        if self._again is None and self.state.servers.get(connection_id) is not None:
+            # Ports become free, rights are granted, other agents leave.
+            wait = _REGISTER_AGAIN * (0.5 + random.random())
+            self._again = self.reactor.callLater(wait, self._register_again)
+
+    def _register_again(self) -> None:
+        self._again = None
+        for server in self.state.servers:
+            if not server.registered:
+                self.send(registration(server.config))
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         return ServedClient(self, notify, server).visit
@@ -167,20 +201,32 @@ class AgentService(Service):
 
     # What a server asks of a running agent (S3)
 
-    def publish(self, config: ServerConfig) -> None:
+    def publish(self, config: ServerConfig) -> Deferred[OwnServer]:
         """
         Publish one more server, now and after every reconnect.
+
+        @return: fires when clients can reach it; fails with L{Rejection} if
+            the relay turns it down.
         """
+        asked: Deferred[OwnServer] = Deferred()
+        self._asked.setdefault(config.id, []).append(asked)
         self.state.servers.add(config)
         self.send(registration(config))
+        return asked
 
-    def withdraw(self, connection_id: str) -> None:
+    def withdraw(self, connection_id: str) -> bool:
         """
         Publish a server no more.  Its sessions go on.
+
+        @return: whether there was such a server.
         """
-        if self.state.servers.get(connection_id) is not None:
-            self.state.servers.remove(connection_id)
-            self.send(Withdraw(connection_id=connection_id))
+        if self.state.servers.get(connection_id) is None:
+            return False
+        self.state.servers.remove(connection_id)
+        self.send(Withdraw(connection_id=connection_id))
+        for asked in self._asked.pop(connection_id, ()):
+            asked.errback(Rejection(Code.NO_SUCH_SERVER, "it was withdrawn"))
+        return True
 
     # The end
 
@@ -192,6 +238,12 @@ class AgentService(Service):
         @return: a Deferred that fires when all is gone.
         """
         super().stopService()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._local is not None:
+            yield self._local.stopListening()
+            self._local = None
         if self._current is not None and self.control is not None:
             self.control.send(Goodbye(code=Code.SHUTDOWN.value, reason="the agent stops"))
         for splice in list(self.splices.values()):
@@ -204,6 +256,16 @@ class AgentService(Service):
             self._current.close("the agent stops")
         yield stopping
         self.hangups.close()
+
+
+def _code(word: str) -> Code:
+    """
+    @return: the code of this word, or C{INTERNAL} for one of a later version.
+    """
+    try:
+        return Code(word)
+    except ValueError:
+        return Code.INTERNAL
 
 
 class _Controls(Factory):

@@ -86,7 +86,7 @@ def read_agent(top: dict[str, object], name: str, directory: str) -> AgentConfig
     """
     faults: list[str] = []
     (agent,) = _tables(top, name, faults, "server", "agent")
-    agent.only("join", "join-file", "ca")
+    agent.only("join", "join-file", "ca", "local")
     path = _path_in(directory)
     servers = _array(top, name, faults, "server", _server)
     return _made(
@@ -94,6 +94,7 @@ def read_agent(top: dict[str, object], name: str, directory: str) -> AgentConfig
             join=agent.text("join", _invitation, None),
             join_file=agent.text("join-file", path, None),
             ca=agent.text("ca", path, None),
+            local=agent.text("local", path, None),
             servers=servers,
             limits=_limits(top, name, faults),
         ),

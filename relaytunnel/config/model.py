@@ -189,11 +189,14 @@ class AgentConfig(Checked, frozen=True, rename="kebab"):
     @ivar join: the invitation itself; kept out of the C{repr}.
     @ivar join_file: a file with the invitation.
     @ivar ca: a PEM file of authorities for an invitation without a pin.
+    @ivar local: the path of a UNIX socket where servers on this machine ask to
+        be published.
     """
 
     join: str | None = None
     join_file: str | None = None
     ca: str | None = None
+    local: str | None = None
     servers: tuple[ServerConfig, ...] = ()
     limits: Limits = Limits()
 
@@ -216,7 +219,8 @@ class AgentConfig(Checked, frozen=True, rename="kebab"):
     def __repr__(self) -> str:
         return (
             f"AgentConfig(join={'<hidden>' if self.join else None}, join_file={self.join_file!r},"
-            f" ca={self.ca!r}, servers={self.servers!r}, limits={self.limits!r})"
+            f" ca={self.ca!r}, local={self.local!r}, servers={self.servers!r},"
+            f" limits={self.limits!r})"
         )
 
     def complete(self) -> AgentConfig:

@@ -312,8 +312,11 @@ def _build() -> Callable[[_Core], Stay]:
         leave(core, agent, f"it said {message.code}: {message.reason}")
 
     @pep614(Greeting.upon(Stay.goodbye).to(Over))
-    @pep614(Checking.upon(Stay.goodbye, nodata=True).to(Over))
     def part_unknown(stay: Stay, core: _Core, message: Goodbye) -> None:
+        core.door.close(f"the agent said {message.code}")
+
+    @pep614(Checking.upon(Stay.goodbye).to(Over))
+    def part_unchecked(stay: Stay, core: _Core, hello: Hello, message: Goodbye) -> None:
         core.door.close(f"the agent said {message.code}")
 
     @pep614(Present.upon(Stay.lost).to(Over))

@@ -5,7 +5,7 @@ The client channels, on sockets: S5, S6, S11, and what a client is told.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -52,6 +52,7 @@ class Clients:
         self.engine = engine
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
+        self._leaving: WeakSet[TCPChannel] = WeakSet()
         self.finished = 0
 
     def close(self) -> None:
@@ -62,6 +63,21 @@ class Clients:
             splice.close()
         for visit in list(self.present):
             visit.abort()
+
+    def cut_off(self) -> None:
+        """
+        Abort the channels of those who were told why they are not served and
+        have not gone.
+        """
+        for channel in list(self._leaving):
+            channel.transport.abortConnection()  # type: ignore[union-attr]
+
+    def finish(self, channel: TCPChannel) -> None:
+        """
+        A client goes by itself, behind what it was told.
+        """
+        self._leaving.add(channel)
+        channel.finish()
 
 
 class ClientVisit:
@@ -183,7 +199,7 @@ class ClientVisit:
         answer = self._answer(failing)
         if answer:
             self._channel.write(answer)
-        self._channel.finish()
+        self._clients.finish(self._channel)
 
     def splice(self, stream: object, place: Place[Visit]) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -26,6 +27,8 @@ _INTERNAL_RETRY = 5.0
 class AgentControl(ControlChannel):
     """
     One agent's control channel.
+
+    @ivar gone: fires with this channel when the connection is.
     """
 
     _log = Logger()
@@ -35,6 +38,7 @@ class AgentControl(ControlChannel):
         super().__init__(reception.clock, reception.limits)
         self._accounts: IAccounts = accounts
         self._wait = wait
+        self.gone: Deferred[AgentControl] = Deferred()
         self.session = AgentSession(reception, self)
         self.serve(self.session)
 
@@ -87,6 +91,7 @@ class AgentControl(ControlChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._disarm()
         super().connectionLost(reason)
+        self.gone.callback(self)
 
     def _disarm(self) -> None:
         if self._deadline is not None and self._deadline.active():

@@ -74,6 +74,7 @@ class AgentsPort(Factory):
         self._sources: Counter[str] = Counter()
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._channels: set[DataChannel] = set()
+        self._unknown: set[_Unknown] = set()
 
     def use(self, tls: RelayTLS) -> None:
         """
@@ -106,12 +107,15 @@ class AgentsPort(Factory):
                 return None
         self.unauthenticated += 1
         self._sources[source] += 1
-        return _Unknown(self, source)
+        unknown = _Unknown(self, source)
+        self._unknown.add(unknown)
+        return unknown
 
-    def settle(self, source: str) -> None:
+    def settle(self, unknown: _Unknown, source: str) -> None:
         """
         A connection from there has shown what it is, or is gone.
         """
+        self._unknown.discard(unknown)
         self.unauthenticated -= 1
         self._sources[source] -= 1
         if not self._sources[source]:
@@ -143,10 +147,12 @@ class AgentsPort(Factory):
 
     def close(self) -> None:
         """
-        Abort every data channel.
+        Abort every data channel, and whoever has shown nothing yet.
         """
         for channel in list(self._channels):
             channel.abort()
+        for unknown in list(self._unknown):
+            unknown.abort()
 
     def _join(self, channel: DataChannel, ticket: bytes) -> None:
         """
@@ -208,9 +214,12 @@ class _Unknown(Protocol):
 
     def _too_late(self) -> None:
         self._port.turned_away["silent"] += 1
-        self._abort()
+        self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """
+        Close the connection at once, whatever has become of it.
+        """
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def settle(self) -> None:
@@ -219,7 +228,7 @@ class _Unknown(Protocol):
         """
         if not self._settled:
             self._settled = True
-            self._port.settle(self._source)
+            self._port.settle(self, self._source)
         if self._deadline.active():
             self._deadline.cancel()
 
@@ -250,7 +259,7 @@ class _Unknown(Protocol):
             found = read_plain_preamble(self._seen)
         except ProtocolError:
             self._port.turned_away["neither TLS nor plain"] += 1
-            self._abort()
+            self.abort()
             return
         if found is not None:
             ticket, rest = found

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -47,6 +47,7 @@ _ACCOUNT_THREADS = 2
 _REVISION_EVERY = 0.5
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
+_GOODBYE = 1.0
 
 
 class RelayService(Service):
@@ -86,6 +87,7 @@ class RelayService(Service):
         self._poll.clock = reactor
         self._revision: int | None = None
         self._accounts_silent = False
+        self._controls: set[AgentControl] = set()
 
     def startService(self) -> None:
         """
@@ -159,7 +161,7 @@ class RelayService(Service):
             self._hangups,
             RelayTLS(identity),
             self.visits,
-            lambda wait: AgentControl(reception, self.accounts, wait),
+            lambda wait: self._new_control(reception, wait),
             lambda: self.registry.sources,
         )
         agents = tcp_port(listeners.listen(config.agents, self.agents_port))
@@ -182,6 +184,12 @@ class RelayService(Service):
             clients=ports,
             admin=admin,
         )
+
+    def _new_control(self, reception: Reception, wait: float) -> AgentControl:
+        control = AgentControl(reception, self.accounts, wait)
+        self._controls.add(control)
+        control.gone.addCallback(self._controls.discard)
+        return control
 
     # The first invitation
 
@@ -282,6 +290,25 @@ class RelayService(Service):
     # The end
 
     @inlineCallbacks
+    def _part(self) -> Any:
+        """
+        Wait a moment for those who were told to go, then cut them off.
+        """
+        leaving = list(self._controls)
+        for control in leaving:
+            control.close("the relay stops")
+        cut_off = self._reactor.callLater(_GOODBYE, self._cut_off)
+        yield DeferredList([control.gone for control in leaving])
+        if cut_off.active():
+            cut_off.cancel()
+        self.clients.cut_off()
+        yield deferLater(self._reactor, 0)  # what was aborted is closed a turn later
+
+    def _cut_off(self) -> None:
+        for control in list(self._controls):
+            control.abort("the relay stops")
+
+    @inlineCallbacks
     def stopService(self) -> Any:
         """
         Tell the agents, end every session, close every port.
@@ -297,6 +324,7 @@ class RelayService(Service):
             agent.dismiss(Code.SHUTDOWN, "the relay stops")
         self.clients.close()
         self.agents_port.close()
+        yield self._part()
         yield stopped
         yield self.accounts.close()
         self._hangups.close()

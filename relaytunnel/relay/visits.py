@@ -131,6 +131,11 @@ def _build() -> Callable[[_Core], Visit]:
     def serve(visit: Visit, core: _Core, place: Place[Visit], stream: object) -> Place[Visit]:
         return place
 
+    def tell(core: _Core, failing: Failing) -> None:
+        refusals, code = core.visits.refusals, failing.code.value
+        refusals[code] = refusals.get(code, 0) + 1
+        core.door.tell(failing)
+
     def leave(core: _Core, waiting: _Waiting) -> None:
         if waiting.alarm.active():
             waiting.alarm.cancel()
@@ -151,7 +156,7 @@ def _build() -> Callable[[_Core], Visit]:
 
     @pep614(Arriving.upon(Visit.turned_away).to(Over))
     def turn_away(visit: Visit, core: _Core, failing: Failing) -> None:
-        core.door.tell(failing)
+        tell(core, failing)
 
     @pep614(Waiting.upon(Visit.accepted).loop())
     def note(visit: Visit, core: _Core, waiting: _Waiting) -> None:
@@ -160,7 +165,7 @@ def _build() -> Callable[[_Core], Visit]:
     @pep614(Waiting.upon(Visit.refused).to(Over))
     def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
         leave(core, waiting)
-        core.door.tell(failing)
+        tell(core, failing)
 
     @pep614(Waiting.upon(Visit.client_left).to(Over))
     def call_off(visit: Visit, core: _Core, waiting: _Waiting) -> None:
@@ -170,13 +175,13 @@ def _build() -> Callable[[_Core], Visit]:
     def lose_agent(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         leave(core, waiting)
         agent = waiting.place.server.agent.agent_id
-        core.door.tell(Failing(Code.AGENT_AWAY, f"the agent {agent} went away"))
+        tell(core, Failing(Code.AGENT_AWAY, f"the agent {agent} went away"))
 
     @pep614(Waiting.upon(Visit.expired).to(Over))
     def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         cancel(core, waiting)
         silent = "opened no data channel" if waiting.accepted else "did not answer"
-        core.door.tell(
+        tell(core,
             Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s")
         )
 
@@ -258,7 +263,6 @@ class Visits:
         """
         S6: this client is not served, and is told so.
         """
-        self.refusals[why.code.value] = self.refusals.get(why.code.value, 0) + 1
         visit.turned_away(Failing(why.code, why.reason))
 
     @staticmethod
@@ -290,7 +294,6 @@ class Visits:
         """
         place = self._place(agent, session)
         if place is not None:
-            self.refusals[failing.code.value] = self.refusals.get(failing.code.value, 0) + 1
             place.visit.refused(failing)
 
     def redeem(self, ticket: bytes, plain: bool = False) -> Place[Visit] | None:

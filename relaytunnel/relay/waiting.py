@@ -97,7 +97,7 @@ class WaitingRoom(Generic[V]):
         self._ticket = ticket
         self._by_digest: dict[bytes, Place[V]] = {}
         self._counts: Counter[tuple[str, bool, object]] = Counter()
-        self._buckets: dict[PublishedServer, TokenBucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._sessions = last_session
         self.waiting = 0
         self.served = 0
@@ -147,10 +147,10 @@ class WaitingRoom(Generic[V]):
         ):
             if have >= most:
                 raise Rejection(Code.BUSY, f"{have} {what}; no more are allowed")
-        bucket = self._buckets.get(server)
+        bucket = self._buckets.get(server.connection_id)
         if bucket is None:
             bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
-            self._buckets[server] = bucket
+            self._buckets[server.connection_id] = bucket
         if not bucket.take(now):
             raise Rejection(
                 Code.BUSY, f"clients come for {server.connection_id} faster than is allowed"
@@ -208,7 +208,7 @@ class WaitingRoom(Generic[V]):
         """
         A server is published no more: its rate is forgotten.
         """
-        self._buckets.pop(server, None)
+        self._buckets.pop(server.connection_id, None)
 
     def _count(self, place: Place[V], by: int) -> None:
         if place.waiting:

@@ -39,6 +39,8 @@ class Options(usage.Options):
         ["join", "j", None, "The invitation, relaytunnel://...; it is a secret, and others on this"
          " machine can see it here: --join-file hides it."],
         ["join-file", "f", None, "A file that holds the invitation."],
+        ["local", "l", None, "A UNIX socket to make, where 'relaytunnel publish' asks this agent"
+         " to publish more servers while it runs."],
     ]
 
     compData = usage.Completions(
@@ -54,7 +56,7 @@ class Options(usage.Options):
 
     def opt_publish(self, server: str) -> None:
         """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted
-        client endpoint; with ',port=N' behind it, it also gets the port N of the relay (0: any)."""
+        client endpoint; ',port=N' behind it asks for the port N of the relay too (0: any)."""
         self["publish"].append(server)
 
     opt_p = opt_publish
@@ -81,6 +83,8 @@ class Options(usage.Options):
         given: dict[str, Any] = {}
         if self["join"] is not None or self["join-file"] is not None:
             given = {"join": self["join"], "join_file": self["join-file"]}
+        if self["local"] is not None:
+            given["local"] = self["local"]
         if self["publish"]:
             published = [ServerConfig.from_option(text) for text in self["publish"]]
             names = {server.id for server in published}

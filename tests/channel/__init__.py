@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import struct
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from tempfile import mkdtemp
@@ -92,6 +93,7 @@ class Peer:
         self.ended = self.was_reset = False
         self.broken_pipe = False
         self._waiting = b""
+        self._position = 0
         self._end_after = self._end_sent = False
         self._seen = hashlib.sha256()
         self._last = b""
@@ -99,10 +101,8 @@ class Peer:
     # What a test makes it do.
 
     def send(self, data: bytes) -> None:
-        self._waiting = self._waiting[self.sent_of_waiting :] + data
-        self.sent_of_waiting = 0
-
-    sent_of_waiting = 0
+        self._waiting = self._waiting[self._position :] + data
+        self._position = 0
 
     def end(self) -> None:
         """
@@ -127,7 +127,7 @@ class Peer:
 
     @property
     def all_sent(self) -> bool:
-        return self.sent_of_waiting == len(self._waiting) and self._end_sent == self._end_after
+        return self._position == len(self._waiting) and self._end_sent == self._end_after
 
     @property
     def digest(self) -> str:
@@ -161,10 +161,10 @@ class Peer:
             return False
         before = self.sent
         try:
-            while self.sent_of_waiting < len(self._waiting):
-                piece = memoryview(self._waiting)[self.sent_of_waiting :][:_CHUNK]
+            while self._position < len(self._waiting):
+                piece = memoryview(self._waiting)[self._position :][:_CHUNK]
                 count = self.sock.send(piece)
-                self.sent_of_waiting += count
+                self._position += count
                 self.sent += count
             if self._end_after and not self._end_sent:
                 self._end_sent = True
@@ -219,23 +219,26 @@ class FramedPeer(Peer):
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
         self._reader = FrameReader()
         self._wire = b""
-        self._plain = join_frame(TICKET)
+        self._frames = deque([join_frame(TICKET)])
         self._shaken = False
         self._truncate = False
         self.reset_frame = self.closed = False
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), MAX_PAYLOAD):
-            self._plain += data_frames(data[start : start + MAX_PAYLOAD])
+            self._frames.append(data_frames(data[start : start + MAX_PAYLOAD]))
 
     def send_frame(self, frame: bytes) -> None:
-        self._plain += frame
+        self._frames.append(frame)
 
     def end(self) -> None:
-        self._plain += EOF_FRAME
+        self._frames.append(EOF_FRAME)
 
     def reset(self) -> None:
-        self._plain += RESET_FRAME
+        """
+        Abort the session.
+        """
+        self._frames.append(RESET_FRAME)
 
     def truncate(self) -> None:
         """
@@ -250,11 +253,11 @@ class FramedPeer(Peer):
         self.sent = self.received = 0
         self.ended = self.was_reset = False
         self._seen = hashlib.sha256()
-        self._plain += join_frame(TICKET)
+        self._frames.append(join_frame(TICKET))
 
     @property
     def all_sent(self) -> bool:
-        return not self._plain and not self._wire
+        return not self._frames and not self._wire
 
     def _write(self) -> bool:
         moved = False
@@ -283,12 +286,11 @@ class FramedPeer(Peer):
                 self._shaken = True
             except ssl.SSLWantReadError:
                 pass
-        elif self._plain:
-            length = 3 + int.from_bytes(self._plain[1:3], "big")
-            frame, self._plain = self._plain[:length], self._plain[length:]
+        elif self._frames:
+            frame = self._frames.popleft()
             self._tls.write(frame)
             if frame[0] == Kind.DATA:
-                self.sent += length - 3
+                self.sent += len(frame) - 3
         self._wire = self._outgoing.read()
 
     def _read(self) -> bool:
@@ -315,14 +317,16 @@ class FramedPeer(Peer):
                 data = self._tls.read(_CHUNK)
                 if not data:
                     self.closed = True
+                    self.was_reset = self.was_reset or not self.ended
+                    self.sock.close()
                     return True
                 for kind, payload in self._reader.feed(data):
                     self._observe(kind, payload)
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as fault:
-            self.closed = isinstance(fault, ssl.SSLZeroReturnError)
+        except ssl.SSLEOFError:
             self.was_reset = self.was_reset or not self.ended
+            self.sock.close()
             return True
         return False
 
@@ -340,7 +344,7 @@ class FramedPeer(Peer):
         if self.sock.fileno() < 0:
             return False
         moved = self._write()
-        return (self.reading and not self.closed and self._read()) or moved
+        return (self.reading and self._read()) or moved
 
 
 async def until(

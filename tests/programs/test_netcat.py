@@ -87,3 +87,5 @@ class NetcatTests(TestCase):
         The same by the shared port, where netcat names the server in SOCKS5.
         """
         await self.asks("-X", "5", "-x", self.relay.clients, "echo", "1")
+
+    test_socks.todo = "the relay does not speak SOCKS yet"  # type: ignore[attr-defined]

@@ -129,6 +129,7 @@ class SecureShellTests(TestCase):
         await self.ssh("-o", f"ProxyCommand=nc -X 5 -x {self.relay.clients} %h %p", "shell")
 
     test_proxy_command.skip = missing_programs("nc")  # type: ignore[attr-defined]
+    test_proxy_command.todo = "the relay does not speak SOCKS yet"  # type: ignore[attr-defined]
 
     async def test_large_copy(self) -> None:
         """

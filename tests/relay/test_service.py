@@ -4,6 +4,7 @@ A whole relay: how it starts, what it notices while it runs, how it stops.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sqlite3
 import stat
@@ -221,8 +222,6 @@ class StartTests(RunningCase):
                 .add_extension(x509.BasicConstraints(not index, None), critical=True)
             )
             if index:
-                import ipaddress
-
                 name = x509.IPAddress(ipaddress.ip_address(HOST))
                 builder = builder.add_extension(x509.SubjectAlternativeName([name]), False)
             made.append(builder.sign(keys[0], hashes.SHA256()))
@@ -300,6 +299,7 @@ class AccountTests(RunningCase):
         invitation = self.invite(relay, "office", ["web"])
         first = await self.raw_agent(relay, "shop")
         await self.raw_agent(relay, "web", invitation=invitation)
+        first.messages.clear()
         self.accounts(relay).revoke("office")
         await eventually(lambda: "office" not in relay.registry.agents, "it is gone")
         self.assertEqual(set(relay.registry.servers), {"shop"})
@@ -388,7 +388,8 @@ class StopTests(RunningCase):
 
     async def test_sessions_end(self) -> None:
         """
-        Running and waiting clients are reset.
+        Running sessions are reset, and so is who has said nothing yet; who
+        waits is told.
         """
         relay = self.start_relay()
         control = await self.raw_agent(relay, "web")
@@ -399,8 +400,9 @@ class StopTests(RunningCase):
         silent = await self.client(relay)
         await eventually(lambda: len(relay.clients.present) == 2, "all have come")  # noqa: PLR2004
         await relay.stopService()
-        for client in (running, waiting, silent):
-            await client.is_reset()
+        self.assertIn(b"503", await waiting.end_of_all())
+        await running.is_reset()
+        await silent.is_reset()
 
     async def test_nothing_is_left(self) -> None:
         """
@@ -420,16 +422,20 @@ class StopTests(RunningCase):
         await relay.stopService()
         self.assertLess(reactor.seconds() - began, 3)
         self.assertEqual(relay.agents_port.unauthenticated, 0)
+        told.say(b"are you there?")  # a reset behind an end is seen by writing
         for peer in (unknown, silent, data, told):
             await eventually(lambda peer=peer: peer.lost, f"{peer} is closed", 1)
 
-    async def test_facts_are_forgotten(self) -> None:
+    async def test_facts_stay(self) -> None:
         """
-        Of a relay that has stopped nobody is told where it is.
+        Where the relay was found stays known, but not as of a process.
         """
-        relay = self.start_relay()
+        relay = self.start_relay(admin=f"tcp:0:interface={HOST}")
         await relay.stopService()
-        self.assertIs(relay.state.read_facts(), None)
+        facts = relay.state.read_facts()
+        assert facts is not None
+        self.assertEqual((facts.pid, facts.admin), (0, ""))
+        self.assertEqual(facts.agents, relay.facts.agents)
 
 
 class SecretTests(RunningCase):

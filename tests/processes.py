@@ -124,10 +124,12 @@ def own_port() -> int:
 
 def empty_directory(testcase: TestCase) -> Path:
     """
-    Make a directory for this test, with an absolute name.
+    Make a directory for this test, with an absolute name; it goes when the test is over.
     """
     directory = Path(testcase.mktemp()).absolute()
     directory.mkdir(parents=True)
+    # Some tests leave half a gigabyte.
+    testcase.addCleanup(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 
@@ -279,8 +281,8 @@ class Program(ProcessProtocol):
         namespace: str | None = None,
         user: str | None = None,
         environment: Mapping[str, str] | None = None,
-        input: Path | None = None,
-        output: Path | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
     ) -> Program:
         """
         Start a program.
@@ -289,9 +291,9 @@ class Program(ProcessProtocol):
         @param namespace: the network namespace to run it in.
         @param user: whom to run it as, if not ourselves.
         @param environment: variables beside those that we have.
-        @param input: the file that it reads as its standard input; without
+        @param stdin: the file that it reads as its standard input; without
             it, there is nothing to read.
-        @param output: the file that takes its standard output, which is then
+        @param stdout: the file that takes its standard output, which is then
             not collected here.
 
         @raise ProgramFailed: when there is no such program.
@@ -307,15 +309,15 @@ class Program(ProcessProtocol):
                 raise ProgramFailed(f"there is no program {name}")
 
         program = cls([str(word) for word in command])
-        with open(input or os.devnull, "rb") as stdin, open(output or os.devnull, "wb") as stdout:
+        with open(stdin or os.devnull, "rb") as source, open(stdout or os.devnull, "wb") as sink:
             transport = _processes.spawnProcess(
                 program,
                 cast(str, shutil.which(words[0])),
                 words,
                 {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 childFDs={
-                    0: stdin.fileno(),
-                    1: "r" if output is None else stdout.fileno(),
+                    0: source.fileno(),
+                    1: "r" if stdout is None else sink.fileno(),
                     2: "r",
                 },
             )
@@ -451,8 +453,8 @@ async def run(
     namespace: str | None = None,
     user: str | None = None,
     environment: Mapping[str, str] | None = None,
-    input: Path | None = None,
-    output: Path | None = None,
+    stdin: Path | None = None,
+    stdout: Path | None = None,
 ) -> Finished:
     """
     Start a program (see L{Program.start}) and wait until it has ended.
@@ -466,8 +468,8 @@ async def run(
         namespace=namespace,
         user=user,
         environment=environment,
-        input=input,
-        output=output,
+        stdin=stdin,
+        stdout=stdout,
     )
     return await program.finished(seconds)
 

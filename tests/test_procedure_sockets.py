@@ -64,8 +64,7 @@ class RegistrationTests(RunningCase):
         relay = self.start_relay()
         agent = await self.start_agent(relay, self.server("web", "127.0.0.1:1"))
         self.assertEqual(set(relay.registry.servers), {"web"})
-        agent.publish(self.server("shop", "127.0.0.1:2"))
-        await self.published(agent)
+        await agent.publish(self.server("shop", "127.0.0.1:2"))
         self.assertEqual(set(relay.registry.servers), {"web", "shop"})
 
     async def test_S4_relay_confirms_each_server(self) -> None:  # noqa: N802

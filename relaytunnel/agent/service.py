@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -47,6 +48,7 @@ from relaytunnel.wire.messages import Goodbye, Message, Notify, Withdraw
 __all__ = ["AgentService"]
 
 _REGISTER_AGAIN = 30.0
+_GOODBYE = 1.0
 
 
 class AgentService(Service):
@@ -254,8 +256,16 @@ class AgentService(Service):
         stopping: Deferred[None] = self._client.stopService()
         if self._current is not None:
             self._current.close("the agent stops")
+        cut_off = self.reactor.callLater(_GOODBYE, self._cut_off)
         yield stopping
+        if cut_off.active():
+            cut_off.cancel()
+        yield deferLater(self.reactor, 0)  # what was aborted is closed a turn later
         self.hangups.close()
+
+    def _cut_off(self) -> None:
+        if self._current is not None:
+            self._current.abort("the agent stops")
 
 
 def _code(word: str) -> Code:

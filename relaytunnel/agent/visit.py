@@ -151,6 +151,13 @@ def _build() -> Callable[[_Core], AgentVisit]:
     def finish(visit: AgentVisit, core: _Core) -> None:
         core.doors.forget()
 
+    # The parked data channel that was to be used was dead, and while another is
+    # dialled in its place that one, or the server channel, is lost too.
+    @pep614(Spliced.upon(AgentVisit.server_failed).to(Over))
+    @pep614(Spliced.upon(AgentVisit.data_failed).to(Over))
+    def fail_late(visit: AgentVisit, core: _Core, failing: Failing) -> None:
+        give_up(core, failing)
+
     # A client that was served already cannot be called off any more: its
     # splice knows better.
     Spliced.upon(AgentVisit.cancelled).loop().returns(None)

@@ -83,9 +83,9 @@ class Limits(
     parked: _Deadline = 10.0
     """For a parked data channel to be used again, in seconds."""
     notify_rate: _Rate = 50.0
-    """Clients of one server told to its agent, each second, in the long run."""
+    """Notifications of one server's agent that come to nothing, each second, in the long run."""
     notify_burst: _Count = 100
-    """Clients of one server told to its agent at once."""
+    """Notifications of one server's agent, served or not, at once."""
     unauthenticated: _Count = 512
     """Connections to the agents' port that have not authenticated, in all."""
     unauthenticated_per_source: _Count = 16

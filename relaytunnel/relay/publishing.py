@@ -4,7 +4,7 @@ Publishing a server: what an agent asks for becomes names and ports (S3, S4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -14,9 +14,11 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach, connection_id
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
-from relaytunnel.wire.messages import Register
+from relaytunnel.wire.messages import LONGEST_ADDRESS, MOST_ADDRESSES, Register
 
 __all__ = ["PortOpener", "Publisher"]
+
+_ANY_PORT = Reach("port", "0")
 
 
 class PortOpener(Protocol):
@@ -58,7 +60,7 @@ class Publisher:
         """
         try:
             name = connection_id(message.connection_id)
-            reach = tuple(dict.fromkeys(Reach.parse(text) for text in message.reach))
+            reach = _once(map(Reach.parse, message.reach))
             allow = networks(list(message.allow))
         except ValueError as fault:
             raise Rejection(Code.INVALID, str(fault)[:256]) from None
@@ -84,8 +86,11 @@ class Publisher:
         server.data = message.data
         server.allow = allow
         server.addresses = tuple(
-            address for way in server.reach for address in self.addresses(name, way)
-        )
+            address
+            for way in server.reach
+            for address in self.addresses(name, way)
+            if len(address) <= LONGEST_ADDRESS
+        )[:MOST_ADDRESSES]
         for port in before:
             if port not in server.ports:
                 self.opener.close(port)
@@ -95,42 +100,44 @@ class Publisher:
         self, agent: Agent, name: str, reach: tuple[Reach, ...], before: list[int]
     ) -> PublishedServer:
         """
-        Register the names, then open the ports; take both back if one fails.
+        Open the ports, then register the names; close them if one fails.
         """
         named = [way.port for way in reach if way.kind == "port" and way.port]
         for port in named:
             self._check_port(agent, port)
         free = self.registry.free_port(self.ports, agent.rights)
         candidates = (port for port in chain(before, free) if port not in named)
+        spare: list[int] = []
         while True:
             chosen = tuple(
-                way if way.kind != "port" or way.port else _numbered(next(candidates, 0))
+                _numbered(spare.pop(0) if spare else next(candidates, 0))
+                if way == _ANY_PORT
+                else way
                 for way in reach
             )
-            if any(way.kind == "port" and not way.port for way in chosen):
+            if _ANY_PORT in chosen:
                 raise Rejection(
                     Code.PORT_TAKEN,
                     f"no port of {self.ports} is free for the account {agent.agent_id}",
                 )
             server = PublishedServer(name, agent, chosen)
-            held = agent.servers.get(name)
-            self.registry.add(server)
+            self.registry.check(server)
             opened: list[int] = []
             try:
                 for port in server.ports:
                     self.opener.open(port)
                     if port not in before:
                         opened.append(port)
-                return server
             except Rejection:
-                for port in opened:
-                    self.opener.close(port)
-                self.registry.forget(server)
-                if held is not None:
-                    self.registry.add(held)
-                if chosen == reach:
+                for other in opened:
+                    self.opener.close(other)
+                if port in named:
                     raise
                 # Any free port would do, and somebody else has this one.
+                spare = [other for other in server.ports if other not in (*named, port)]
+            else:
+                self.registry.add(server)
+                return server
 
     def _check_port(self, agent: Agent, port: int) -> None:
         if port not in self.ports:
@@ -149,6 +156,17 @@ class Publisher:
         """
         for port in server.ports:
             self.opener.close(port)
+
+
+def _once(ways: Iterable[Reach]) -> tuple[Reach, ...]:
+    """
+    Take out what stands there again; but each "any port" asks for one more.
+    """
+    kept: list[Reach] = []
+    for way in ways:
+        if way == _ANY_PORT or way not in kept:
+            kept.append(way)
+    return tuple(kept)
 
 
 def _numbered(port: int) -> Reach:

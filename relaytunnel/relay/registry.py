@@ -146,9 +146,9 @@ class Registry:
 
     # Servers
 
-    def add(self, server: PublishedServer) -> None:
+    def check(self, server: PublishedServer) -> None:
         """
-        A server is published (S4).
+        A server shall be published (S4).
 
         @raise Rejection: another agent has its connection ID, or another
             server one of its names or ports.
@@ -161,8 +161,18 @@ class Registry:
             if other is not None and other is not holder:
                 code = Code.PORT_TAKEN if way.kind == "port" else Code.CONFLICT
                 raise Rejection(code, f"{way} is taken by the server {other.connection_id}")
+
+    def add(self, server: PublishedServer) -> None:
+        """
+        A server is published (S4), perhaps instead of what its agent published
+        under its ID before.
+
+        @raise Rejection: as of L{check}.
+        """
+        self.check(server)
+        holder = self.servers.get(server.connection_id)
         if holder is not None:
-            self.remove(holder)
+            self.forget(holder)
         self.servers[server.connection_id] = server
         server.agent.servers[server.connection_id] = server
         for way in server.reach:
@@ -228,7 +238,7 @@ class Registry:
         """
         @return: why no server goes by this host name.
         """
-        for name in (host, *_leading(host)):
+        for name in ("*." + host.partition(".")[2], *_leading(host)):
             if name in self._away:
                 return Rejection(
                     Code.AGENT_AWAY, f"the agent that publishes {name} is not connected now"

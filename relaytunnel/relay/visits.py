@@ -164,6 +164,7 @@ def _build() -> Callable[[_Core], Visit]:
 
     @pep614(Waiting.upon(Visit.refused).to(Over))
     def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
+        core.visits.room.answered(waiting.place)
         leave(core, waiting)
         tell(core, failing)
 

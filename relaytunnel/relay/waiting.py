@@ -46,6 +46,12 @@ class TokenBucket:
         self._level -= 1
         return True
 
+    def give_back(self) -> None:
+        """
+        What was taken does not count after all.
+        """
+        self._level = min(self._burst, self._level + 1)
+
 
 @dataclass(eq=False)
 class Place(Generic[V]):
@@ -153,7 +159,8 @@ class WaitingRoom(Generic[V]):
             self._buckets[server.connection_id] = bucket
         if not bucket.take(now):
             raise Rejection(
-                Code.BUSY, f"clients come for {server.connection_id} faster than is allowed"
+                Code.BUSY,
+                f"too many clients of {server.connection_id} left before they were served",
             )
         self._sessions += 1
         place = Place(
@@ -189,10 +196,21 @@ class WaitingRoom(Generic[V]):
         ):
             return None
         del self._by_digest[digest]
+        self.answered(place)
         self._count(place, -1)
         place.waiting = False
         self._count(place, 1)
         return place
+
+    def answered(self, place: Place[V]) -> None:
+        """
+        The agent has served the client or told why it cannot.  The rate is for
+        notifications that come to nothing: clients that connect and reset
+        would have the agent dial for each of them.
+        """
+        bucket = self._buckets.get(place.server.connection_id)
+        if bucket is not None:
+            bucket.give_back()
 
     def leave(self, place: Place[V]) -> None:
         """

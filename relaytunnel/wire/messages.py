@@ -17,6 +17,8 @@ from relaytunnel.errors import ProtocolError
 
 __all__ = [
     "FRESH",
+    "LONGEST_ADDRESS",
+    "MOST_ADDRESSES",
     "PROTOCOL_VERSION",
     "SAME_ENDPOINT",
     "TICKET_BYTES",
@@ -53,11 +55,18 @@ SAME_ENDPOINT = "same"
 FRESH = 0
 """L{Accept.channel} when the agent opens a new data channel for the session."""
 
+LONGEST_ADDRESS = 256
+"""How many characters of an address under which clients find a server."""
+
+MOST_ADDRESSES = 64
+"""How many of them a server has, L{Registered.reach}."""
+
 _Code = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 _Reason = Annotated[str, msgspec.Meta(max_length=256)]
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Agent = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
+_Address = Annotated[str, msgspec.Meta(max_length=LONGEST_ADDRESS)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 _Ticket = Annotated[bytes, msgspec.Meta(min_length=TICKET_BYTES, max_length=TICKET_BYTES)]
@@ -144,7 +153,7 @@ class Registered(_Message, frozen=True):
     """
 
     connection_id: _Id
-    reach: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=64)] = ()
+    reach: Annotated[tuple[_Address, ...], msgspec.Meta(max_length=MOST_ADDRESSES)] = ()
 
 
 class StandingRequest(_Message, frozen=True):

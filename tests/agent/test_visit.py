@@ -223,13 +223,13 @@ class DiallingTests(VisitTestCase):
         When the client has gone all is dropped, and the relay, which has said
         so, is told nothing.
         """
-        for standing in ([], [self.visit.server_up()], [self.visit.data_up()]):
+        for standing in ([], ["server_up"], ["data_up"]):
             self.visit = Cues(
                 "visit", new_visit(FakeVisitDoors(self.script), self.clock, NOTIFY)
             )
             self.begin()
             for event in standing:
-                self.script >> event
+                self.script >> getattr(self.visit, event)()
             self.script >> self.visit.cancelled() << Drops() << Forgets()
             self.nothing_more()
 

@@ -48,7 +48,7 @@ __all__ = [
     "FramedPeer",
     "Peer",
     "Received",
-    "SocketTestCase",
+    "Sockets",
     "identity",
     "pause_for",
     "until",
@@ -407,7 +407,7 @@ class _Factory(Factory):
         return self._make()
 
 
-class SocketTestCase(TestCase):
+class Sockets(TestCase):
     """
     Tests with connections over the loopback, which leave nothing behind.
     """

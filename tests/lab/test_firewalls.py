@@ -9,7 +9,6 @@ client reaches it through the relay.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
@@ -111,7 +110,7 @@ class FirewallTestCase(TestCase):
         """
         Let curl fetch the body from a host; it must be exactly what is served.
         """
-        body = Path(self.mktemp()).absolute()
+        body = empty_directory(self) / "fetched"
         fetched = await run(
             self,
             *("curl", "--silent", "--show-error", "--fail", "--connect-timeout", "5"),

@@ -42,9 +42,9 @@ class LabError(FailTest):
     """
 
 
-def _command(*words: str, input: str = "") -> str:
+def _command(*words: str, stdin: str = "") -> str:
     done = subprocess.run(
-        words, input=input, capture_output=True, text=True, timeout=_SECONDS, check=False
+        words, input=stdin, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
     if done.returncode != 0:
         raise LabError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
@@ -124,7 +124,7 @@ class Host:
         """
         Load a ruleset of nftables in place of the one there was.
         """
-        self._run("nft", "-f", "-", input=f"flush ruleset\n{ruleset}")
+        self._run("nft", "-f", "-", stdin=f"flush ruleset\n{ruleset}")
 
     def connections(self, state: str = "established") -> list[str]:
         """
@@ -133,8 +133,8 @@ class Host:
         listing = self._run("ss", "-Htn", "state", state)
         return [line.strip() for line in listing.splitlines() if line.strip()]
 
-    def _run(self, *words: str, input: str = "") -> str:
-        return _command("ip", "netns", "exec", self.namespace, *words, input=input)
+    def _run(self, *words: str, stdin: str = "") -> str:
+        return _command("ip", "netns", "exec", self.namespace, *words, stdin=stdin)
 
 
 class Lab:

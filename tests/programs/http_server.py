@@ -50,7 +50,7 @@ class Visit(BaseHTTPRequestHandler):
 
     do_POST = do_PUT
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """
         Say nothing: the answers say it all.
         """

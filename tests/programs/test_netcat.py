@@ -68,7 +68,7 @@ class NetcatTests(TestCase):
         Ask with netcat; both sides must have got every byte of the other.
         """
         got = self.directory / "got"
-        done = await run(self, "nc", "-N", *way, input=self.question, output=got)
+        done = await run(self, "nc", "-N", *way, stdin=self.question, stdout=got)
         self.assertEqual(done.code, 0, done.err)
         heard = await self.server.wait_for(r"heard (\d+) (\w+)\n")
         self.assertEqual(heard.groups(), ("1000000", self.asked))

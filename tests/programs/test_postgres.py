@@ -75,7 +75,7 @@ class PostgresTests(TestCase):
         await start_agent(self, relay.invitation, [f"database=127.0.0.1:{port},port={self.port}"])
 
     async def psql(
-        self, *commands: str, input: Path | None = None, output: Path | None = None
+        self, *commands: str, stdin: Path | None = None, stdout: Path | None = None
     ) -> str:
         """
         Run commands of SQL through the tunnel, which must succeed.
@@ -87,8 +87,8 @@ class PostgresTests(TestCase):
             *("--username", "tester", "--dbname", "postgres"),
             *(word for command in commands for word in ("--command", command)),
             environment={"PGCONNECT_TIMEOUT": "10"},
-            input=input,
-            output=output,
+            stdin=stdin,
+            stdout=stdout,
         )
         self.assertEqual(done.code, 0, done.err)
         return done.out
@@ -110,8 +110,8 @@ class PostgresTests(TestCase):
         await self.psql(
             "create table rows (number int primary key, line text)",
             "copy rows from stdin",
-            input=sent,
+            stdin=sent,
         )
         self.assertEqual(await self.psql("select count(*) from rows"), f"{ROWS}\n")
-        await self.psql("copy (select * from rows order by number) to stdout", output=got)
+        await self.psql("copy (select * from rows order by number) to stdout", stdout=got)
         self.assertEqual(sha256_of(got), sha256_of(sent))

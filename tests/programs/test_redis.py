@@ -44,11 +44,11 @@ class RedisTests(TestCase):
         value, got = directory / "value", directory / "got"
         random_file(value, 1 << 20)
         client = ("redis-cli", "-h", "127.0.0.1", "-p", str(own))
-        done = await run(self, *client, "-x", "SET", "value", input=value)
+        done = await run(self, *client, "-x", "SET", "value", stdin=value)
         self.assertEqual((done.code, done.out), (0, "OK\n"), done.err)
         done = await run(self, *client, "STRLEN", "value")
         self.assertEqual(done.out, f"{1 << 20}\n")
-        done = await run(self, *client, "GET", "value", output=got)
+        done = await run(self, *client, "GET", "value", stdout=got)
         self.assertEqual(done.code, 0, done.err)
         # redis-cli ends what it prints with a newline.
         self.assertTrue(got.read_bytes() == value.read_bytes() + b"\n", "another value came back")

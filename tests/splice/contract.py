@@ -30,7 +30,7 @@ from relaytunnel.channel.tcp import TCPChannel, socket_of
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import SpliceReport
-from tests.channel import FramedPeer, Peer, SocketTestCase, pause_for, reactor, until
+from tests.channel import FramedPeer, Peer, Sockets, pause_for, reactor, until
 
 __all__ = ["FRAMED", "TCP", "SpliceContract", "stream"]
 
@@ -87,7 +87,7 @@ class _Side:
         self.peer = peer
 
 
-class SpliceContract(SocketTestCase):
+class SpliceContract(Sockets):
     """
     The contract.  Names: C{first} and C{second} are the far ends of the first
     and the second channel.
@@ -182,6 +182,12 @@ class SpliceContract(SocketTestCase):
         """
         self.first.send(there)
         self.second.send(back)
+        return await self.pass_rest(there, back)
+
+    async def pass_rest(self, there: bytes, back: bytes) -> SpliceReport:
+        """
+        End both directions, and receive all of this.
+        """
         self.first.end()
         self.second.end()
         await self.until(lambda: self.first.over and self.second.over, "both ends")
@@ -193,16 +199,6 @@ class SpliceContract(SocketTestCase):
         self.assertEqual(peer.received, len(data))
         self.assertEqual(peer.digest, _sha256(data))
         self.assertTrue(peer.ended)
-
-    def far(self, kind: str) -> tuple[Peer, Peer] | None:
-        """
-        @return: a peer of a channel of this kind and the one across, if there
-            is such a channel.
-        """
-        if kind not in self.kinds:
-            return None
-        at = self.kinds.index(kind)
-        return self.sides[at].peer, self.sides[1 - at].peer
 
     async def stall(self, peer: Peer, across: Peer) -> bytes:
         """
@@ -272,13 +268,8 @@ class SpliceContract(SocketTestCase):
             self.second.send(back[at:step])
             at = min(step, 600)
             await self.until(lambda at=at: self.second.received == self.first.received == at)
-        report = await self.pass_both_ways(b"", b"") if False else None
-        self.first.end()
-        self.second.end()
-        report = await self.report()
+        report = await self.pass_rest(there, back)
         self.assertEqual(report.reason, "clean")
-        self.assert_received(self.second, there)
-        self.assert_received(self.first, back)
 
     # Backpressure
 
@@ -335,16 +326,8 @@ class SpliceContract(SocketTestCase):
         self.first.reading = True
         await pause_for(0.1, self.first, self.second)
         self.second.reading = True
-        report = await self.pass_more(there, back)
+        report = await self.pass_rest(there, back)
         self.assertEqual(report.reason, "clean")
-
-    async def pass_more(self, there: bytes, back: bytes) -> SpliceReport:
-        self.first.end()
-        self.second.end()
-        await self.until(lambda: self.first.over and self.second.over, "both ends")
-        self.assert_received(self.second, there)
-        self.assert_received(self.first, back)
-        return await self.report()
 
     async def test_stalled_behind_the_end(self) -> None:
         """
@@ -468,57 +451,279 @@ class SpliceContract(SocketTestCase):
         await self._test_reset_while_sent_to(1)
 
     async def _test_reset_behind_end(self, who: int) -> None:
-        await self.join(buffer=_SMALL)
+        splice = await self.join(buffer=_SMALL)
         one, other = self.sides[who].peer, self.sides[1 - who].peer
         other.reading = False
-        data = stream(150_000, 12)
+        data = stream(90_000, 12)
         one.send(data)
         one.end()
-        await self.until(lambda: one.all_sent, "what there is to send")
-        # Past what the kernel holds the splice must read on; wait until it did.
-        await self.until(
-            lambda: sum((self.splice_counts())) == len(data), "the end to be taken", within=5
-        )
+        await self.until(lambda: splice.forward + splice.backward == len(data), "the counters")
         await pause_for(0.05, one)
         Peer.reset(one)
         await pause_for(0.2)
         other.reading = True
         await self.until(lambda: other.over, "all of it")
         self.assert_received(other, data)
+        self.assertNotEqual((await self.report()).reason, "clean")
 
-    def splice_counts(self) -> tuple[int, int]:
-        return self.splice.forward, self.splice.backward
+    async def test_first_resets_behind_end(self) -> None:
+        """
+        A reset of the first behind its clean end drops nothing before the end.
+        """
+        await self._test_reset_behind_end(0)
+
+    async def test_second_resets_behind_end(self) -> None:
+        """
+        The same for the second.
+        """
+        await self._test_reset_behind_end(1)
 
     # Whoever is gone, and what is still to be delivered
 
-    async def _test_answer_and_gone(self, who: int, size: int, half_close: bool) -> None:
-        await self.join(buffer=_SMALL)
+    async def _test_turned_down(self, who: int, half_close: bool) -> None:
+        await self.join()
         server, client = self.sides[who].peer, self.sides[1 - who].peer
         server.reading = False
-        client.send(stream(2 * _MIB, 13))
+        client.send(stream(32 * _MIB, 13))
         await pause_for(0.2, self.first, self.second)
-        answer = stream(size, 14)
+        self.assertFalse(client.all_sent)
+        answer = stream(200_000 if half_close else 8000, 14)
         server.send(answer)
-        await self.until(lambda: server.all_sent, "the answer to be sent")
         if half_close:
             server.end()
-            await self.until(lambda: server.all_sent, "the end to be sent")
-        await pause_for(0.05, client)
-        server.close()
-        await self.until(
-            lambda: client.received == size, f"the answer ({client.received} of {size})"
-        )
+        await until(lambda: server.all_sent, server, what="the answer to be sent")
+        if isinstance(server, FramedPeer) and not half_close:
+            server.reset()
+            await until(lambda: server.all_sent, server, what="the reset to be sent")
+        else:
+            server.close()
+        await self.until(lambda: client.received == len(answer), "the answer")
         self.assertEqual(client.digest, _sha256(answer))
-        if half_close:
-            await self.until(lambda: client.ended, "its end")
-        await self.report()
+        await self.until(lambda: client.over, "what comes behind it")
+        self.assertEqual((client.ended, client.was_reset), (half_close, not half_close))
+        client.close()
+        self.assertNotEqual((await self.report()).reason, "clean")
 
-    async def test_closed_with_unread_input(self) -> None:
+    async def test_second_turns_down_and_ends(self) -> None:
         """
-        A server turns an upload down, ends, and closes with most of it unread
-        (and so with a reset behind its end): the client gets all of the answer.
+        A server answers an upload, ends, and closes with most of it unread
+        (so that a reset follows its end): the client gets all of the answer.
         """
-        if self.kinds[1] == TCP:
-            await self._test_answer_and_gone(1, 100_000, True)
-        if self.kinds[0] == TCP:
-            await self._test_answer_and_gone(0, 100_000, True)
+        await self._test_turned_down(1, True)
+
+    async def test_first_turns_down_and_ends(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_turned_down(0, True)
+
+    async def test_second_turns_down_and_is_gone(self) -> None:
+        """
+        A server answers an upload and closes at once with most of it unread,
+        which is a reset: the client gets the answer, and then the reset.
+        """
+        await self._test_turned_down(1, False)
+
+    async def test_first_turns_down_and_is_gone(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_turned_down(0, False)
+
+    async def test_truncated(self) -> None:
+        """
+        A TLS transport that ends without EOF is a reset, never a clean end.
+        """
+        if FRAMED not in self.kinds:
+            return
+        for behind in (0, 50_000):
+            await self.join()
+            at = self.kinds.index(FRAMED)
+            one, other = self.sides[at].peer, self.sides[1 - at].peer
+            assert isinstance(one, FramedPeer)
+            one.send(stream(behind, 15))
+            one.truncate()
+            await self.until(lambda other=other: other.over, "the reset")
+            self.assertTrue(other.was_reset)
+            self.assertFalse(other.ended)
+            reason = (await self.report()).reason
+            self.assertEqual(reason, ("first truncated", "second truncated")[at])
+
+    # What is known of it
+
+    async def test_live_counters(self) -> None:
+        """
+        The counters say at any time what has passed.
+        """
+        splice = await self.join()
+        self.assertEqual((splice.forward, splice.backward), (0, 0))
+        self.first.send(b"12345")
+        await self.until(lambda: self.second.received == 5)
+        self.assertEqual((splice.forward, splice.backward), (5, 0))
+        self.second.send(b"123")
+        await self.until(lambda: self.first.received == 3)
+        self.assertEqual((splice.forward, splice.backward), (5, 3))
+        self.first.end()
+        self.second.end()
+        report = await self.report()
+        self.assertEqual((report.forward, report.backward), (5, 3))
+        self.assertEqual((splice.forward, splice.backward), (5, 3))
+
+    async def test_duration(self) -> None:
+        """
+        The report says how long it took.
+        """
+        self.clock = Clock()
+        await self.join()
+        self.clock.advance(2.5)
+        report = await self.pass_both_ways(b"a", b"b")
+        self.assertEqual((report.duration, report.reason), (2.5, "clean"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    # Limits
+
+    async def assert_both_reset(self, reason: str) -> None:
+        await self.until(lambda: self.first.over and self.second.over, "both resets")
+        for peer in (self.first, self.second):
+            self.assertTrue(peer.was_reset)
+        self.assertEqual((await self.report()).reason, reason)
+        if isinstance(self.clock, Clock):
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def tick(self, seconds: float) -> None:
+        """
+        Let the clock of the limits run.
+        """
+        self.clock.pump([seconds / 100] * 100)
+
+    async def test_idle(self) -> None:
+        """
+        Without a byte in either direction it ends after the idle limit, with a
+        reset for both; any byte keeps it on.
+        """
+        self.clock = Clock()
+        self.limits = Limits(idle=100, half_closed=10)
+        await self.join()
+        self.tick(70)
+        self.first.send(b"still here")
+        await self.until(lambda: self.second.received == 10)
+        self.tick(90)
+        self.second.send(b"me too")
+        await self.until(lambda: self.first.received == 6)
+        self.tick(90)
+        self.assertEqual(self.reports, [])
+        self.tick(40)
+        await self.assert_both_reset("idle")
+
+    async def test_half_closed_idle(self) -> None:
+        """
+        When one direction has ended the other may be quiet for less.
+        """
+        self.clock = Clock()
+        self.limits = Limits(idle=100, half_closed=10)
+        await self.join()
+        self.tick(50)
+        self.second.end()
+        await self.until(lambda: self.first.ended)
+        self.tick(9)
+        self.first.send(b"moment")
+        await self.until(lambda: self.second.received == 6)
+        self.tick(9)
+        self.assertEqual(self.reports, [])
+        self.tick(5)
+        await self.until(lambda: self.second.was_reset, "the reset")
+        self.assertEqual((await self.report()).reason, "half-closed idle")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_idle_while_stalled(self) -> None:
+        """
+        A reader that is stalled for longer than the idle limit ends it.
+        """
+        self.clock = Clock()
+        self.limits = Limits(idle=100, half_closed=10)
+        await self.join(buffer=_SMALL)
+        await self.stall(self.second, self.first)
+        self.tick(130)
+        self.assertEqual((await self.report()).reason, "idle")
+        await self.until(lambda: self.first.was_reset, "the reset")
+
+    async def test_close(self) -> None:
+        """
+        Closed from outside, both see a reset, and it is over at once.
+        """
+        splice = await self.join()
+        self.first.send(b"before")
+        await self.until(lambda: self.second.received == 6)
+        splice.close()
+        self.assertEqual(len(self.reports), 1)
+        splice.close()
+        await self.assert_both_reset("closed")
+
+    async def test_close_while_stalled(self) -> None:
+        """
+        Closing from outside does not wait for a stalled reader.
+        """
+        for reader in (0, 1):
+            splice = await self.join(buffer=_SMALL)
+            await self.stall(self.sides[reader].peer, self.sides[1 - reader].peer)
+            splice.close()
+            for side in self.sides:
+                side.peer.reading = True
+            await self.assert_both_reset("closed")
+
+    async def test_close_afterwards(self) -> None:
+        """
+        Closing what is over does nothing.
+        """
+        splice = await self.join()
+        await self.pass_both_ways(b"a", b"b")
+        splice.close()
+        self.assertEqual(len(self.reports), 1)
+
+    # What is left
+
+    async def _test_collectable(self, end: Any) -> None:
+        splice = await self.join()
+        left = [weakref.ref(each) for each in (splice, *(side.channel for side in self.sides))]
+        end(splice)
+        await self.report()
+        await self.until(lambda: self.first.over and self.second.over, "both ends")
+        for side in self.sides:
+            side.peer.close()
+        self.sides.clear()
+        del splice, end
+        self.parked.clear()
+        self.data_channels.clear()
+
+        def gone() -> bool:
+            gc.collect()
+            return all(each() is None for each in left)
+
+        await until(gone, what="everything is collected", within=3)
+
+    async def test_collectable_after_clean_end(self) -> None:
+        """
+        After a clean end nobody keeps the splice or its channels.
+        """
+
+        def end(_: object) -> None:
+            self.first.send(b"there")
+            self.first.end()
+            self.second.end()
+
+        await self._test_collectable(end)
+
+    async def test_collectable_after_reset(self) -> None:
+        """
+        Nor after a reset.
+        """
+        await self._test_collectable(lambda _: self.second.reset() or self.second_is_over())
+
+    def second_is_over(self) -> None:
+        self.second.was_reset = True
+
+    async def test_collectable_after_close(self) -> None:
+        """
+        Nor after it was closed from outside.
+        """
+        await self._test_collectable(lambda splice: splice.close())

@@ -4,6 +4,8 @@ Tests of the frames of the data channel, and of the plain one's preamble.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -151,11 +153,9 @@ class FrameReaderTests(SynchronousTestCase):
         Arbitrary bytes raise nothing but protocol errors.
         """
         reader = FrameReader()
-        try:
+        with suppress(ProtocolError):
             for chunk in chunks:
                 list(reader.feed(chunk))
-        except ProtocolError:
-            pass
 
     @modest
     @given(st.integers(0, 255).filter(lambda kind: kind not in set(Kind)))
@@ -264,7 +264,5 @@ class PlainTests(SynchronousTestCase):
         """
         Arbitrary bytes raise nothing but protocol errors.
         """
-        try:
+        with suppress(ProtocolError):
             read_plain_preamble(data)
-        except ProtocolError:
-            pass

@@ -1,0 +1,546 @@
+"""
+Tests of the waiting room: who is let in, and which ticket joins what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from relaytunnel.config.limits import Limits
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.registry import Agent, PublishedServer
+from relaytunnel.relay.waiting import Place, TokenBucket, WaitingRoom
+from relaytunnel.wire.messages import TICKET_BYTES
+from tests.relay.test_registry import a_server, an_agent
+
+QUICK = 1_000_000
+
+
+def tickets() -> Callable[[], bytes]:
+    """
+    Make a source of tickets that are no secret.
+    """
+    numbers = count(1)
+    return lambda: next(numbers).to_bytes(TICKET_BYTES, "big")
+
+
+class TokenBucketTests(SynchronousTestCase):
+    """
+    So many a second, and a burst.
+    """
+
+    def taken(self, bucket: TokenBucket, now: float) -> int:
+        """
+        @return: how many can be taken at this time.
+        """
+        return next(number for number in count() if not bucket.take(now))
+
+    def test_burst(self) -> None:
+        """
+        At first the whole burst can be taken, and no more.
+        """
+        self.assertEqual(self.taken(TokenBucket(2, 5, now=0), 0), 5)
+
+    def test_rate(self) -> None:
+        """
+        Then as many as the rate says.
+        """
+        bucket = TokenBucket(2, 5, now=0)
+        self.taken(bucket, 0)
+        self.assertEqual([self.taken(bucket, now) for now in (0.25, 0.5, 1.0, 2.0)], [0, 1, 1, 2])
+
+    def test_refused_is_free(self) -> None:
+        """
+        A try that is refused costs nothing.
+        """
+        bucket = TokenBucket(1, 1, now=0)
+        self.taken(bucket, 0)
+        self.assertEqual([bucket.take(tenth / 8) for tenth in range(1, 9)], [False] * 7 + [True])
+
+    def test_no_more_than_the_burst(self) -> None:
+        """
+        However long nobody came, no more than the burst can be taken.
+        """
+        bucket = TokenBucket(2, 5, now=0)
+        self.taken(bucket, 0)
+        self.assertEqual(self.taken(bucket, 1000), 5)
+
+    def test_give_back(self) -> None:
+        """
+        What is given back can be taken again.
+        """
+        bucket = TokenBucket(2, 5, now=0)
+        self.taken(bucket, 0)
+        bucket.give_back()
+        self.assertEqual(self.taken(bucket, 0), 1)
+
+    def test_give_back_too_much(self) -> None:
+        """
+        But no more than the burst.
+        """
+        bucket = TokenBucket(2, 5, now=0)
+        bucket.give_back()
+        self.assertEqual(self.taken(bucket, 0), 5)
+
+    def test_clock_set_back(self) -> None:
+        """
+        A clock that goes backwards gives nothing.
+        """
+        bucket = TokenBucket(2, 5, now=100)
+        self.taken(bucket, 100)
+        self.assertEqual(self.taken(bucket, 50), 0)
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 8), st.integers(1, 8))
+    def test_bound(self, pauses: list[int], rate: int, burst: int) -> None:
+        """
+        In any time the burst and the rate's share of it are the most that is taken.
+        """
+        bucket = TokenBucket(rate, burst, now=0)
+        now, taken = 0.0, 0
+        for pause in pauses:
+            now += pause / 16  # so that no sum is rounded
+            taken += bucket.take(now)
+            self.assertLessEqual(taken, burst + now * rate)
+
+
+class RoomCase(SynchronousTestCase):
+    """
+    Tests with a waiting room and a server that is visited.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.agent = an_agent()
+        self.server = a_server(self.agent, "web")
+        self.room = self.a_room()
+
+    def a_room(self, **limits: float) -> WaitingRoom[str]:
+        return WaitingRoom(
+            Limits(**limits),  # type: ignore[arg-type]
+            self.clock.seconds,
+            tickets(),
+        )
+
+    def enter(
+        self, server: PublishedServer | None = None, client: str = "198.51.100.1"
+    ) -> Place[str]:
+        return self.room.enter("visit", server or self.server, client)
+
+    def serve(
+        self, server: PublishedServer | None = None, client: str = "198.51.100.1"
+    ) -> Place[str]:
+        place = self.enter(server, client)
+        self.assertIs(self.room.redeem(place.ticket), place)
+        return place
+
+    def busy(self, server: PublishedServer | None = None, client: str = "198.51.100.1") -> str:
+        """
+        Assert that a client is not let in.
+
+        @return: why.
+        """
+        rejection = self.assertRaises(Rejection, self.enter, server, client)
+        self.assertIs(rejection.code, Code.BUSY)
+        return str(rejection.reason)
+
+    def assert_empty(self) -> None:
+        """
+        Assert that nothing is kept of anybody.
+        """
+        self.assertEqual((self.room.waiting, self.room.served), (0, 0))
+        self.assertEqual(dict(self.room._counts), {})
+        self.assertEqual(self.room._by_digest, {})
+
+
+class PlaceTests(RoomCase):
+    """
+    Clients come, are served and leave.
+    """
+
+    def test_enter(self) -> None:
+        """
+        Who enters waits, under a ticket of its own, for as long as it is good.
+        """
+        self.clock.advance(5)
+        place = self.enter()
+        self.assertEqual(
+            (place.visit, place.server, place.client, place.epoch, place.expires, place.waiting),
+            ("visit", self.server, "198.51.100.1", 1, 15.0, True),
+        )
+        self.assertEqual((self.room.waiting, self.room.served), (1, 0))
+
+    def test_numbers(self) -> None:
+        """
+        Each session has a number of its own.
+        """
+        self.assertEqual([self.enter().session for _ in range(3)], [1, 2, 3])
+
+    def test_former_life(self) -> None:
+        """
+        The numbers go on from the last of a former life.
+        """
+        room: WaitingRoom[str] = WaitingRoom(Limits(), self.clock.seconds, tickets(), 41)
+        self.assertEqual(room.enter("visit", self.server, "198.51.100.1").session, 42)
+
+    def test_number_of_a_rejected(self) -> None:
+        """
+        Who is not let in takes no number, and nothing is kept of it.
+        """
+        self.room = self.a_room(waiting_per_server=1)
+        first = self.enter()
+        self.busy()
+        self.room.leave(first)
+        self.assert_empty()
+        self.assertEqual(self.enter().session, 2)
+
+    def test_served(self) -> None:
+        """
+        Whose ticket was presented does not wait any more.
+        """
+        self.serve()
+        self.assertEqual((self.room.waiting, self.room.served), (0, 1))
+
+    def test_leave_waiting(self) -> None:
+        """
+        Who leaves while waiting leaves nothing behind.
+        """
+        self.room.leave(self.enter())
+        self.assert_empty()
+
+    def test_leave_served(self) -> None:
+        """
+        Nor does who leaves when served.
+        """
+        self.room.leave(self.serve())
+        self.assert_empty()
+
+    def test_leave_twice(self) -> None:
+        """
+        Leaving twice does nothing.
+        """
+        place, _ = self.enter(), self.enter()
+        self.room.leave(place)
+        self.room.leave(place)
+        self.assertEqual((self.room.waiting, self.room.served), (1, 0))
+
+    def test_no_timers(self) -> None:
+        """
+        The room looks at the clock and sets no alarms.
+        """
+        self.serve()
+        self.enter()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class TicketTests(RoomCase):
+    """
+    A ticket joins one data channel to one session.
+    """
+
+    def test_right_one(self) -> None:
+        """
+        A ticket joins the session that it was made for.
+        """
+        places = [self.enter() for _ in range(3)]
+        self.assertIs(self.room.redeem(places[1].ticket), places[1])
+        self.assertEqual([place.waiting for place in places], [True, False, True])
+
+    def test_twice(self) -> None:
+        """
+        A ticket that was used joins nothing.
+        """
+        self.assertIsNone(self.room.redeem(self.serve().ticket))
+        self.assertEqual((self.room.waiting, self.room.served), (0, 1))
+
+    def test_after_the_session(self) -> None:
+        """
+        Nor does it when its session is over.
+        """
+        place = self.serve()
+        self.room.leave(place)
+        self.assertIsNone(self.room.redeem(place.ticket))
+
+    def test_cancelled(self) -> None:
+        """
+        Nor does one whose client went away.
+        """
+        place = self.enter()
+        self.room.leave(place)
+        self.assertIsNone(self.room.redeem(place.ticket))
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.binary(max_size=2 * TICKET_BYTES))
+    def test_invented(self, ticket: bytes) -> None:
+        """
+        Nor does one that was invented, whatever its length.
+        """
+        room: WaitingRoom[str] = WaitingRoom(
+            Limits(), self.clock.seconds, lambda: b"\xa5" * TICKET_BYTES
+        )
+        room.enter("visit", self.server, "198.51.100.1")
+        self.assertIsNone(room.redeem(ticket))
+        self.assertEqual(room.waiting, 1)
+
+    def test_nearly(self) -> None:
+        """
+        Nor does one that differs in a bit, lacks a byte or has one too many.
+        """
+        ticket = self.enter().ticket
+        for wrong in (ticket[:-1] + bytes((ticket[-1] ^ 1,)), ticket[:-1], ticket + b"\0", b""):
+            self.assertIsNone(self.room.redeem(wrong))
+
+    def test_in_time(self) -> None:
+        """
+        A ticket is good until its time is over.
+        """
+        place = self.enter()
+        self.clock.advance(9.875)
+        self.assertIs(self.room.redeem(place.ticket), place)
+
+    def test_too_late(self) -> None:
+        """
+        From then on it joins nothing; its client waits until told so.
+        """
+        place = self.enter()
+        self.clock.advance(10)
+        self.assertIsNone(self.room.redeem(place.ticket))
+        self.assertEqual(self.room.waiting, 1)
+        self.room.leave(place)
+        self.assert_empty()
+
+    def test_plain(self) -> None:
+        """
+        Without TLS a ticket joins a session of a server that was registered so.
+        """
+        self.server.data = "plain"
+        place = self.enter()
+        self.assertIs(self.room.redeem(place.ticket, plain=True), place)
+
+    def test_not_plain(self) -> None:
+        """
+        A ticket for another server joins nothing without TLS, and stays good.
+        """
+        place = self.enter()
+        self.assertIsNone(self.room.redeem(place.ticket, plain=True))
+        self.assertIs(self.room.redeem(place.ticket), place)
+
+    def test_plain_server_with_tls(self) -> None:
+        """
+        With TLS every ticket may be presented.
+        """
+        self.server.data = "plain"
+        place = self.enter()
+        self.assertIs(self.room.redeem(place.ticket), place)
+
+
+class AdmissionTests(RoomCase):
+    """
+    Each limit, one at a time.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.second = a_server(self.agent, "db")
+        self.foreign = a_server(an_agent("home"), "cam")
+
+    def test_waiting_per_relay(self) -> None:
+        """
+        Only so many wait at a relay; those who are served do not count.
+        """
+        self.room = self.a_room(waiting_per_relay=2)
+        self.serve()
+        self.enter(client="a")
+        self.enter(self.foreign, client="b")
+        self.assertEqual(
+            self.busy(self.second, "c"), "2 clients wait at this relay; no more are allowed"
+        )
+
+    def test_waiting_per_server(self) -> None:
+        """
+        Only so many wait for a server; others may be visited.
+        """
+        self.room = self.a_room(waiting_per_server=2)
+        self.serve()
+        self.enter(client="a")
+        self.enter(client="b")
+        self.assertIn("2 clients wait for web", self.busy(client="c"))
+        self.enter(self.second)
+
+    def test_waiting_per_agent(self) -> None:
+        """
+        Only so many wait for an agent; others may be visited.
+        """
+        self.room = self.a_room(waiting_per_agent=2)
+        self.serve()
+        self.enter(client="a")
+        self.enter(self.second, client="b")
+        self.assertIn("2 clients wait for this agent", self.busy(client="c"))
+        self.enter(self.foreign)
+
+    def test_waiting_per_client(self) -> None:
+        """
+        Only so many sessions of a client wait; other clients may come.
+        """
+        self.room = self.a_room(waiting_per_client=2)
+        self.serve()
+        self.enter()
+        self.enter(self.foreign)
+        self.assertIn("2 sessions of this client wait", self.busy(self.second))
+        self.enter(self.second, client="b")
+
+    def test_sessions_per_server(self) -> None:
+        """
+        Only so many sessions of a server run; others may be visited.
+        """
+        self.room = self.a_room(sessions_per_server=2)
+        self.serve(client="a")
+        self.serve(client="b")
+        self.assertIn("2 sessions of web are running", self.busy(client="c"))
+        self.enter(self.second)
+
+    def test_sessions_per_agent(self) -> None:
+        """
+        Only so many sessions of an agent run; others may be visited.
+        """
+        self.room = self.a_room(sessions_per_agent=2)
+        self.serve(client="a")
+        self.serve(self.second, client="b")
+        self.assertIn("2 sessions of this agent are running", self.busy(client="c"))
+        self.enter(self.foreign)
+
+    def test_sessions_per_client(self) -> None:
+        """
+        Only so many sessions of a client run; other clients may come.
+        """
+        self.room = self.a_room(sessions_per_client=2)
+        self.serve()
+        self.serve(self.foreign)
+        self.assertIn("2 sessions of this client are running", self.busy(self.second))
+        self.enter(self.second, client="b")
+
+    def test_room_again(self) -> None:
+        """
+        When somebody left, the next is let in.
+        """
+        self.room = self.a_room(waiting_per_server=1, sessions_per_server=1)
+        place = self.serve()
+        self.busy()
+        self.room.leave(place)
+        place = self.enter()
+        self.busy()
+        self.room.leave(place)
+        self.enter()
+
+    def test_agent_back(self) -> None:
+        """
+        Sessions that outlive their agent's control channel are still counted
+        as its own when it is back.
+        """
+        self.room = self.a_room(sessions_per_agent=1)
+        self.serve()
+        back: Agent = an_agent(epoch=2)
+        self.assertIn("of this agent are running", self.busy(a_server(back, "web")))
+
+
+class RateTests(RoomCase):
+    """
+    How often the agent is notified.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.room = self.a_room(notify_rate=2, notify_burst=3)
+
+    def come(self, server: PublishedServer | None = None) -> None:
+        self.room.leave(self.enter(server))
+
+    def test_burst(self) -> None:
+        """
+        Clients that come faster than is allowed are turned away, though none
+        of them stays.
+        """
+        for _ in range(3):
+            self.come()
+        self.assertIn("clients of web", self.busy())
+
+    def test_rate(self) -> None:
+        """
+        After a while the next is let in.
+        """
+        for _ in range(3):
+            self.come()
+        self.clock.advance(0.5)
+        self.come()
+        self.busy()
+
+    def test_served(self) -> None:
+        """
+        Clients that are served do not count, however many come.
+        """
+        for _ in range(20):
+            self.room.leave(self.serve())
+        for _ in range(3):
+            self.come()
+        self.busy()
+
+    def test_served_afterwards(self) -> None:
+        """
+        A client that is served when its server is published no more does no
+        harm.
+        """
+        place = self.enter()
+        self.room.forget(self.server)
+        self.assertIs(self.room.redeem(place.ticket), place)
+        self.assertEqual(self.room._buckets, {})
+
+    def test_each_server(self) -> None:
+        """
+        Each server has a rate of its own.
+        """
+        for _ in range(3):
+            self.come()
+        self.come(a_server(self.agent, "db"))
+
+    def test_limits_first(self) -> None:
+        """
+        Who is turned away because of another limit does not count.
+        """
+        self.room = self.a_room(notify_rate=2, notify_burst=2, waiting_per_server=1)
+        place = self.enter()
+        for _ in range(5):
+            self.busy()
+        self.room.leave(place)
+        self.come()
+
+    def test_published_anew(self) -> None:
+        """
+        A server that is published anew has the rate that it had.
+        """
+        for _ in range(3):
+            self.come()
+        self.busy(a_server(self.agent, "web", "host:web.example"))
+
+    def test_forgotten(self) -> None:
+        """
+        Of a server that is published no more nothing is kept.
+        """
+        self.come()
+        self.come(a_server(self.agent, "web", "host:web.example"))
+        self.room.forget(self.server)
+        self.assertEqual(self.room._buckets, {})
+        self.assert_empty()
+
+    def test_forgotten_unvisited(self) -> None:
+        """
+        A server that nobody visited can be forgotten.
+        """
+        self.room.forget(self.server)
+        self.assertEqual(self.room._buckets, {})

@@ -1,0 +1,37 @@
+"""
+The portable engine keeps the contract, whatever it joins.
+"""
+
+from __future__ import annotations
+
+from relaytunnel.splice import PairedEngine
+from tests.splice.contract import FRAMED, TCP, SpliceContract
+
+
+class _Paired:
+    def make_engine(self) -> PairedEngine:
+        return PairedEngine()
+
+
+class PlainTests(_Paired, SpliceContract):
+    """
+    Two plain connections: a relay or an agent with a plain data channel.
+    """
+
+    kinds = (TCP, TCP)
+
+
+class RelayTests(_Paired, SpliceContract):
+    """
+    A client channel and a data channel in frames.
+    """
+
+    kinds = (TCP, FRAMED)
+
+
+class AgentTests(_Paired, SpliceContract):
+    """
+    A data channel in frames and a server channel.
+    """
+
+    kinds = (FRAMED, TCP)

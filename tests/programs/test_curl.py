@@ -144,20 +144,3 @@ class CurlTests(TestCase):
         By its own port the server needs no name.
         """
         await self.greets(f"http://127.0.0.1:{self.port}/visit/hello")
-
-    async def test_by_connect(self) -> None:
-        """
-        To curl the relay is an HTTP proxy, and the server its far end.
-        """
-        proxy = f"http://{self.relay.clients}"
-        await self.greets("--proxytunnel", "--proxy", proxy, "http://web:80/visit/hello")
-
-    test_by_connect.todo = "the relay does not serve CONNECT yet"  # type: ignore[attr-defined]
-
-    async def test_by_socks(self) -> None:
-        """
-        To curl the relay is a SOCKS5 proxy, and the server its far end.
-        """
-        await self.greets("--socks5-hostname", self.relay.clients, "http://web/visit/hello")
-
-    test_by_socks.todo = "the relay does not speak SOCKS yet"  # type: ignore[attr-defined]

@@ -122,15 +122,6 @@ class SecureShellTests(TestCase):
         """
         await self.ssh("-p", str(self.port), "127.0.0.1")
 
-    async def test_proxy_command(self) -> None:
-        """
-        A command runs on the server, reached by its name in SOCKS5.
-        """
-        await self.ssh("-o", f"ProxyCommand=nc -X 5 -x {self.relay.clients} %h %p", "shell")
-
-    test_proxy_command.skip = missing_programs("nc")  # type: ignore[attr-defined]
-    test_proxy_command.todo = "the relay does not speak SOCKS yet"  # type: ignore[attr-defined]
-
     async def test_large_copy(self) -> None:
         """
         A large file arrives unchanged at the server and comes back unchanged.

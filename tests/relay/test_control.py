@@ -145,7 +145,7 @@ class FaultTests(RunningCase):
     What cannot be understood ends that control channel, and nothing else.
     """
 
-    async def asyncSetUp(self) -> tuple[RelayService, AgentService, Peer]:  # noqa: N802
+    async def talking(self) -> tuple[RelayService, AgentService, Peer]:
         relay = self.start_relay()
         invitation = self.invite(relay, "office")
         target = self.target(echo)
@@ -161,7 +161,7 @@ class FaultTests(RunningCase):
         Say this to a relay, before or after coming in; it must close that
         channel and go on with another agent's session.
         """
-        relay, agent, client = await self.asyncSetUp()
+        relay, agent, client = await self.talking()
         if known:
             control = await self.raw_agent(relay, "web")
         else:
@@ -241,7 +241,7 @@ class FaultTests(RunningCase):
         """
         An agent that speaks of a session that is another's.
         """
-        relay, _, client = await self.asyncSetUp()
+        relay, _, client = await self.talking()
         (number,) = relay.clients.splices
         control = await self.raw_agent(relay)
         control.say(Accept(session=number))
@@ -259,7 +259,7 @@ class FaultTests(RunningCase):
         """
         A frame that never ends: the agent is gone with its connection.
         """
-        relay, _, client = await self.asyncSetUp()
+        relay, _, client = await self.talking()
         control = await self.raw_agent(relay, "web")
         control.say_raw(framed(b"\x82\xa1t", length=200))
         await eventually(lambda: "first" in relay.registry.agents, "it is still here")
@@ -326,7 +326,8 @@ class RegistrationTests(RunningCase):
         rejected = await control.hears(Rejected)
         self.assertEqual(rejected.connection_id, message.connection_id)
         self.assertIn("other", relay.registry.servers)
-        self.assertNotIn("web", relay.registry.agents[control_agent(relay)].servers)
+        agent = "first" if invitation is None else invitation.agent
+        self.assertNotIn("web", relay.registry.agents[agent].servers)
         self.assertEqual(control.messages, [])
         return rejected
 
@@ -336,7 +337,6 @@ class RegistrationTests(RunningCase):
         """
         relay = self.start_relay()
         await self.raw_agent(relay, "web", invitation=self.invite(relay, "office"))
-        self.patch(_Asked, "agent", "first")
         rejected = await self.rejected(Register(connection_id="web"), relay=relay)
         self.assertEqual(rejected.code, Code.CONFLICT.value)
         self.assertEqual(relay.registry.servers["web"].agent.agent_id, "office")
@@ -358,7 +358,6 @@ class RegistrationTests(RunningCase):
         """
         relay = self.start_relay()
         invitation = self.invite(relay, "office", ["other", "*.office"])
-        self.patch(_Asked, "agent", "office")
         rejected = await self.rejected(Register(connection_id="web"), invitation, relay)
         self.assertEqual(rejected.code, Code.NOT_ALLOWED.value)
         self.assertIn("office", rejected.reason)
@@ -403,7 +402,6 @@ class RegistrationTests(RunningCase):
         relay = self.start_relay()
         ports = relay.config.ports
         invitation = self.invite(relay, "office", ["*"], [(ports.first, ports.first)])
-        self.patch(_Asked, "agent", "office")
         rejected = await self.rejected(
             Register(connection_id="web", reach=(f"port:{ports.last}",)), invitation, relay
         )
@@ -432,7 +430,6 @@ class RegistrationTests(RunningCase):
         relay = self.start_relay()
         first = relay.config.ports.first
         invitation = self.invite(relay, "office", ["*"], [(first, first)])
-        self.patch(_Asked, "agent", "office")
         control = await self.raw_agent(relay)
         control.say(Register(connection_id="site", reach=(f"port:{first}",)))
         await control.hears(Registered)
@@ -492,18 +489,6 @@ class RegistrationTests(RunningCase):
         self.assertEqual(set(relay.registry.servers), {"shop"})
         with self.assertRaises(Exception):  # noqa: B017  # whatever the system calls it
             await self.dial(first)
-
-
-class _Asked:
-    """
-    Which agent L{RegistrationTests.rejected} is about.
-    """
-
-    agent = "first"
-
-
-def control_agent(relay: RelayService) -> str:
-    return _Asked.agent
 
 
 class StayTests(RunningCase):

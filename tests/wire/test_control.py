@@ -4,7 +4,7 @@ Tests of the frames of the control channel.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 from itertools import pairwise
 
 import msgspec
@@ -114,7 +114,7 @@ class MessageReaderTests(SynchronousTestCase):
         Arbitrary bytes raise nothing but protocol errors.
         """
         reader = MessageReader()
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             for chunk in chunks:
                 list(reader.feed(chunk))
 
@@ -124,7 +124,7 @@ class MessageReaderTests(SynchronousTestCase):
         """
         Arbitrary bytes in well-formed frames raise nothing but protocol errors.
         """
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             list(MessageReader().feed(b"".join(map(framed, bodies))))
 
     @modest

@@ -4,7 +4,7 @@ Tests of the frames of the data channel, and of the plain one's preamble.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -153,7 +153,7 @@ class FrameReaderTests(SynchronousTestCase):
         Arbitrary bytes raise nothing but protocol errors.
         """
         reader = FrameReader()
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             for chunk in chunks:
                 list(reader.feed(chunk))
 
@@ -264,5 +264,5 @@ class PlainTests(SynchronousTestCase):
         """
         Arbitrary bytes raise nothing but protocol errors.
         """
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             read_plain_preamble(data)

@@ -4,8 +4,8 @@ Tests of the messages of the control channel and their encoding.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -136,7 +136,7 @@ class FaultTests(SynchronousTestCase):
         """
         Arbitrary bytes are a message, an unknown one, or a protocol error.
         """
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             decode(body)
 
     @modest
@@ -148,7 +148,7 @@ class FaultTests(SynchronousTestCase):
         """
         body = bytearray(encode(message))
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-        with suppress(ProtocolError):
+        with contextlib.suppress(ProtocolError):
             decode(bytes(body[: data.draw(st.integers(1, len(body)))]))
 
     @modest

@@ -1,0 +1,260 @@
+"""
+Tests of what an agent publishes, and of whom it serves.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from relaytunnel.agent.servers import OwnServer, Servers, registration
+from relaytunnel.config.access import networks
+from relaytunnel.config.names import Reach
+from relaytunnel.config.server import ServerConfig
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.wire.messages import SAME_ENDPOINT, TICKET_BYTES, Notify, Register
+
+WEB = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
+SSH = ServerConfig(
+    id="ssh",
+    target="tcp:192.168.0.5:22",
+    reach=(Reach("name"), Reach("port", "0"), Reach("host", "*.example.net")),
+    allow=networks(["10.0.0.0/8", "2001:db8::/32"]),
+    data="plain",
+)
+
+
+def a_notify(
+    connection_id: str = "web",
+    client: str = "198.51.100.1:5000",
+    endpoint: str = SAME_ENDPOINT,
+) -> Notify:
+    """
+    Make what the relay says of a client.
+    """
+    return Notify(
+        session=1,
+        connection_id=connection_id,
+        ticket=bytes(TICKET_BYTES),
+        client=client,
+        arrived="name",
+        endpoint=endpoint,
+    )
+
+
+class ServersTests(SynchronousTestCase):
+    """
+    Which servers there are.
+    """
+
+    def setUp(self) -> None:
+        self.servers = Servers([WEB, SSH])
+
+    def ids(self) -> list[str]:
+        return [server.config.id for server in self.servers]
+
+    def test_none(self) -> None:
+        """
+        An agent may begin without a server.
+        """
+        servers = Servers()
+        self.assertEqual((len(servers), list(servers), servers.registrations()), (0, [], []))
+
+    def test_configured(self) -> None:
+        """
+        The servers of the configuration are there in its order, and none of
+        them is registered yet.
+        """
+        self.assertEqual(list(self.servers), [OwnServer(WEB), OwnServer(SSH)])
+        self.assertEqual(len(self.servers), 2)
+
+    def test_get(self) -> None:
+        """
+        A server is found by its ID.
+        """
+        self.assertEqual(self.servers.get("ssh"), OwnServer(SSH))
+        self.assertIsNone(self.servers.get("db"))
+
+    def test_add(self) -> None:
+        """
+        One more can be published.
+        """
+        config = ServerConfig(id="db", target="tcp:127.0.0.1:5432")
+        server = self.servers.add(config)
+        self.assertIs(server.config, config)
+        self.assertIs(self.servers.get("db"), server)
+        self.assertEqual(self.ids(), ["web", "ssh", "db"])
+
+    def test_add_anew(self) -> None:
+        """
+        One that is published anew takes the place of what it was, and is not
+        registered until the relay says so.
+        """
+        self.servers.add(WEB).registered = True
+        anew = ServerConfig(id="web", target="tcp:127.0.0.1:9090")
+        self.assertEqual(self.servers.add(anew), OwnServer(anew))
+        self.assertEqual(self.servers.get("web"), OwnServer(anew))
+        self.assertEqual(len(self.servers), 2)
+
+    def test_remove(self) -> None:
+        """
+        One that is removed is not there any more.
+        """
+        self.servers.remove("web")
+        self.assertIsNone(self.servers.get("web"))
+        self.assertEqual(self.ids(), ["ssh"])
+
+    def test_remove_unknown(self) -> None:
+        """
+        Removing what is not there does nothing.
+        """
+        self.servers.remove("db")
+        self.assertEqual(self.ids(), ["web", "ssh"])
+
+    def test_remove_while_looking(self) -> None:
+        """
+        Servers may be removed while somebody goes through them.
+        """
+        for server in self.servers:
+            self.servers.remove(server.config.id)
+        self.assertEqual(len(self.servers), 0)
+
+
+class RegistrationTests(SynchronousTestCase):
+    """
+    What the relay is told of them (S3).
+    """
+
+    def test_simple(self) -> None:
+        """
+        A server that asks for nothing is registered by its ID alone.
+        """
+        self.assertEqual(registration(WEB), Register(connection_id="web"))
+
+    def test_everything(self) -> None:
+        """
+        What is configured is asked for, in the form that the relay reads.
+        """
+        self.assertEqual(
+            registration(SSH),
+            Register(
+                connection_id="ssh",
+                reach=("name", "port:0", "host:*.example.net"),
+                data="plain",
+                allow=("10.0.0.0/8", "2001:db8::/32"),
+            ),
+        )
+
+    def test_target_stays_inside(self) -> None:
+        """
+        Where a server is inside is not told.
+        """
+        self.assertNotIn("192.168.0.5", repr(registration(SSH)))
+
+    def test_all(self) -> None:
+        """
+        All servers are registered, in their order.
+        """
+        servers = Servers([WEB, SSH])
+        self.assertEqual(servers.registrations(), [registration(WEB), registration(SSH)])
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    S8: which clients are served.
+    """
+
+    def setUp(self) -> None:
+        self.servers = Servers([WEB, SSH])
+        for server in self.servers:
+            server.registered = True
+            server.endpoints = (SAME_ENDPOINT, "node2.relay.example:7000")
+
+    def refused(self, notify: Notify) -> Code:
+        """
+        Assert that a client is not served.
+
+        @return: why.
+        """
+        return self.assertRaises(Rejection, self.servers.check, notify).code
+
+    def test_served(self) -> None:
+        """
+        A client of a server that is registered is served.
+        """
+        self.assertIs(self.servers.check(a_notify()), self.servers.get("web"))
+
+    def test_unknown(self) -> None:
+        """
+        A client of a server that this agent never had is refused.
+        """
+        self.assertIs(self.refused(a_notify("db")), Code.UNKNOWN_ID)
+
+    def test_other_spelling(self) -> None:
+        """
+        The ID must be spelled as it was registered.
+        """
+        self.assertIs(self.refused(a_notify("Web")), Code.UNKNOWN_ID)
+
+    def test_not_registered(self) -> None:
+        """
+        So is a client of a server that the relay has not confirmed.
+        """
+        self.servers.add(WEB)
+        self.assertIs(self.refused(a_notify()), Code.UNKNOWN_ID)
+
+    def test_removed(self) -> None:
+        """
+        So is a client of one that is published no more.
+        """
+        self.servers.remove("web")
+        self.assertIs(self.refused(a_notify()), Code.UNKNOWN_ID)
+
+    def test_other_endpoint(self) -> None:
+        """
+        A data channel may be dialled to each endpoint of the standing request.
+        """
+        notify = a_notify(endpoint="node2.relay.example:7000")
+        self.assertIs(self.servers.check(notify), self.servers.get("web"))
+
+    def test_strange_endpoint(self) -> None:
+        """
+        And to nowhere else.
+        """
+        for endpoint in ("evil.example:7000", "node2.relay.example:7001", ""):
+            self.assertIs(self.refused(a_notify(endpoint=endpoint)), Code.NOT_ALLOWED)
+
+    def test_no_standing_request(self) -> None:
+        """
+        Before the standing request came nobody is served.
+        """
+        self.servers.add(WEB).registered = True
+        self.assertIs(self.refused(a_notify()), Code.NOT_ALLOWED)
+
+    def test_relay_forgotten(self) -> None:
+        """
+        When the control channel is gone, so is all that the relay confirmed.
+        """
+        self.servers.forget_relay()
+        for server in self.servers:
+            self.assertEqual((server.registered, server.endpoints), (False, ()))
+        self.assertIs(self.refused(a_notify()), Code.UNKNOWN_ID)
+
+    def test_allowed(self) -> None:
+        """
+        Clients from the networks that are allowed are served, also if their
+        address is written in brackets or in the IPv6 way.
+        """
+        for client in (
+            "10.1.2.3:5000",
+            "2001:db8::7:5000",
+            "[2001:db8::7]:5000",
+            "::ffff:10.1.2.3:5000",
+        ):
+            self.servers.check(a_notify("ssh", client))
+
+    def test_not_allowed(self) -> None:
+        """
+        Others are refused, whatever the relay thinks.
+        """
+        for client in ("198.51.100.1:5000", "[2001:db9::7]:5000", "10.1.2.3", "somebody:1", ""):
+            self.assertIs(self.refused(a_notify("ssh", client)), Code.NOT_ALLOWED)

@@ -1,0 +1,455 @@
+"""
+The relay's core under anything that may happen to it, in any order, beside a
+model of it that is too simple to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from relaytunnel.accounts.model import Rights
+from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import PortRange, Reach
+from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.publishing import Publisher
+from relaytunnel.relay.registry import Agent, PublishedServer, Registry
+from relaytunnel.relay.waiting import Place, WaitingRoom
+from relaytunnel.wire.messages import TICKET_BYTES, Register
+from tests.relay.test_publishing import FakeOpener, addresses
+from tests.relay.test_registry import EVERYTHING, an_agent
+
+PORTS = PortRange(20000, 20003)
+FOREIGN_PORT = 20001
+LIMITS = Limits(
+    waiting_per_relay=5,
+    waiting_per_server=3,
+    waiting_per_agent=4,
+    waiting_per_client=3,
+    sessions_per_server=3,
+    sessions_per_agent=4,
+    sessions_per_client=3,
+    servers_per_agent=2,
+    notify_rate=1_000_000,
+    notify_burst=1_000_000,
+)
+RIGHTS = {
+    "office": EVERYTHING,
+    "home": EVERYTHING,
+    "guest": Rights(("web", "db"), ((20000, 20001),)),
+}
+HOSTS = ("web", "web.relay.example", "web.office.relay.example", "www.example", "any.example")
+
+agent_ids = st.sampled_from(sorted(RIGHTS))
+connection_ids = st.sampled_from(["web", "web.office", "db"])
+clients = st.sampled_from(["198.51.100.1", "198.51.100.2", "2001:db8::7"])
+ways = st.sampled_from(
+    [
+        "name",
+        "host:www.example",
+        "host:*.example",
+        "host:web.relay.example",
+        "port:0",
+        "port:20000",
+        f"port:{FOREIGN_PORT}",
+        "port:20002",
+        "port:20009",
+    ]
+)
+
+
+def beginnings(host: str) -> list[str]:
+    """
+    @return: the host without its last labels, longest first.
+    """
+    labels = host.split(".")
+    return [".".join(labels[:end]) for end in range(len(labels), 0, -1)]
+
+
+def names(server: PublishedServer) -> set[str]:
+    """
+    @return: by which names clients may ask for a server.
+    """
+    return {way.value or server.connection_id for way in server.reach if way.kind != "port"}
+
+
+class RelayModel(RuleBasedStateMachine):
+    """
+    @ivar present: the agents that are here.
+    @ivar published: what they publish.
+    @ivar away: the names of servers whose agent went away.
+    @ivar standing: each place that was ever given: waiting, served or gone.
+    @ivar joins: how often each ticket has joined.
+    """
+
+    places: Bundle[Place[object]] = Bundle("places")
+
+    @initialize()
+    def start(self) -> None:
+        """
+        A relay starts.
+        """
+        self.clock = Clock()
+        self.registry = Registry()
+        self.opener = FakeOpener()
+        self.opener.foreign = {FOREIGN_PORT}
+        self.publisher = Publisher(self.registry, LIMITS, PORTS, self.opener, addresses)
+        numbers = count(1)
+        self.room: WaitingRoom[object] = WaitingRoom(
+            LIMITS, self.clock.seconds, lambda: next(numbers).to_bytes(TICKET_BYTES, "big")
+        )
+        self.present: dict[str, Agent] = {}
+        self.published: dict[str, PublishedServer] = {}
+        self.away: set[str] = set()
+        self.standing: dict[Place[object], str] = {}
+        self.numbers: list[int] = []
+        self.joins: Counter[bytes] = Counter()
+
+    # What happens
+
+    @rule(agent_id=agent_ids, epoch=st.integers(1, 3), host=clients)
+    def come(self, agent_id: str, epoch: int, host: str) -> None:
+        """
+        An agent comes, perhaps in the place of its ghost (S1, S2).
+        """
+        agent = an_agent(agent_id, epoch, RIGHTS[agent_id], f"{host}:4000")
+        before = self.present.get(agent_id)
+        try:
+            ghost = self.registry.challenge(agent)
+        except Rejection as rejection:
+            assert rejection.code is Code.STALE_EPOCH
+            assert before is not None and before.epoch > epoch
+            return
+        assert ghost is before
+        if ghost is not None:
+            assert ghost.epoch <= epoch
+            self._part(ghost)
+        self.registry.enter(agent)
+        self.present[agent_id] = agent
+
+    @rule(agent_id=agent_ids)
+    def go(self, agent_id: str) -> None:
+        """
+        An agent's control channel is lost.
+        """
+        if agent_id in self.present:
+            self._part(self.present[agent_id])
+
+    def _part(self, agent: Agent) -> None:
+        gone = self.registry.leave(agent)
+        assert set(gone) == {s for s in self.published.values() if s.agent is agent}
+        for server in gone:
+            self._take_back(server)
+            self.away |= names(server)
+        del self.present[agent.agent_id]
+        for place, state in list(self.standing.items()):
+            if place.server.agent is agent and state == "waiting":
+                self.leave(place)
+
+    def _take_back(self, server: PublishedServer) -> None:
+        self.publisher.take_back(server)
+        self.room.forget(server)
+        del self.published[server.connection_id]
+
+    @rule(
+        agent_id=agent_ids,
+        connection_id=connection_ids,
+        reach=st.lists(ways, max_size=4),
+        data=st.sampled_from(["tls", "plain"]),
+    )
+    def publish(self, agent_id: str, connection_id: str, reach: list[str], data: str) -> None:
+        """
+        An agent publishes a server, or publishes it anew (S3, S4).
+        """
+        agent = self.present.get(agent_id)
+        if agent is None:
+            return
+        reasons = set(self._reasons(agent, connection_id, reach))
+        message = Register(connection_id=connection_id, reach=tuple(reach), data=data)
+        try:
+            server = self.publisher.publish(agent, message)
+        except Rejection as rejection:
+            assert rejection.code in reasons, rejection
+            return
+        assert not reasons, reasons
+        wanted = {way for way in reach or ["name"] if way != "port:0"}
+        found = {str(way) for way in server.reach}
+        assert wanted <= found
+        assert len(found) == len(server.reach) == len(wanted) + reach.count("port:0")
+        assert all(way.startswith("port:") for way in found - wanted)
+        self.published[connection_id] = server
+        self.away -= names(server)
+
+    def _reasons(self, agent: Agent, connection_id: str, reach: list[str]) -> Iterator[Code]:
+        """
+        Yield why this server cannot be published.
+        """
+        held = self.published.get(connection_id)
+        if held is not None and held.agent is not agent:
+            yield Code.CONFLICT
+            held = None
+        if not agent.rights.may_publish(connection_id):
+            yield Code.NOT_ALLOWED
+        if held is None and self._owned_by(agent) >= LIMITS.servers_per_agent:
+            yield Code.LIMIT
+        taken = {
+            str(way) for server in self.published.values() if server is not held
+            for way in server.reach if way.kind != "name"
+        }  # fmt: skip
+        for way in reach:
+            if way in taken:
+                yield Code.PORT_TAKEN if way.startswith("port:") else Code.CONFLICT
+            if way.startswith("port:") and way != "port:0":
+                port = Reach.parse(way).port
+                if port not in PORTS or not agent.rights.may_use_port(port):
+                    yield Code.NOT_ALLOWED
+                if port == FOREIGN_PORT:
+                    yield Code.PORT_TAKEN
+        free = [
+            port
+            for port in range(PORTS.first, PORTS.last + 1)
+            if agent.rights.may_use_port(port)
+            and port != FOREIGN_PORT
+            and f"port:{port}" not in taken
+            and f"port:{port}" not in reach
+        ]
+        if reach.count("port:0") > len(free):
+            yield Code.PORT_TAKEN
+
+    def _owned_by(self, agent: Agent) -> int:
+        return sum(server.agent is agent for server in self.published.values())
+
+    @rule(connection_id=connection_ids)
+    def withdraw(self, connection_id: str) -> None:
+        """
+        An agent publishes a server no more.
+        """
+        server = self.published.get(connection_id)
+        if server is not None:
+            self.registry.forget(server)
+            self._take_back(server)
+            self.away -= names(server)
+
+    @rule(target=places, connection_id=connection_ids, client=clients)
+    def enter(self, connection_id: str, client: str) -> Any:
+        """
+        A client comes for a server (S6).
+        """
+        server = self.published.get(connection_id)
+        if server is None:
+            return multiple()
+        visit = object()
+        full = self._full(server, client)
+        try:
+            place = self.room.enter(visit, server, client)
+        except Rejection as rejection:
+            assert rejection.code is Code.BUSY
+            assert full
+            return multiple()
+        assert not full
+        assert place.visit is visit and place.server is server
+        assert place.epoch == server.agent.epoch
+        self.standing[place] = "waiting"
+        self.numbers.append(place.session)
+        return place
+
+    def _full(self, server: PublishedServer, client: str) -> bool:
+        here = Counter[tuple[str, str]]()
+        for place, state in self.standing.items():
+            here[state, "relay"] += 1
+            here[state, "server"] += place.server.connection_id == server.connection_id
+            here[state, "agent"] += place.server.agent.agent_id == server.agent.agent_id
+            here[state, "client"] += place.client == client
+        return (
+            here["waiting", "relay"] >= LIMITS.waiting_per_relay
+            or here["waiting", "server"] >= LIMITS.waiting_per_server
+            or here["waiting", "agent"] >= LIMITS.waiting_per_agent
+            or here["waiting", "client"] >= LIMITS.waiting_per_client
+            or here["served", "server"] >= LIMITS.sessions_per_server
+            or here["served", "agent"] >= LIMITS.sessions_per_agent
+            or here["served", "client"] >= LIMITS.sessions_per_client
+        )
+
+    @rule(place=places, plain=st.booleans())
+    def redeem(self, place: Place[object], plain: bool) -> None:
+        """
+        A data channel presents a ticket: in time, too late, or once more (S10).
+        """
+        good = (
+            self.standing[place] == "waiting"
+            and self.clock.seconds() < place.expires
+            and (place.server.data == "plain" or not plain)
+        )
+        joined = self.room.redeem(place.ticket, plain)
+        assert joined is (place if good else None)
+        if joined is not None:
+            self.standing[place] = "served"
+            self.joins[place.ticket] += 1
+
+    @rule(ticket=st.binary(min_size=TICKET_BYTES, max_size=TICKET_BYTES), plain=st.booleans())
+    def invent(self, ticket: bytes, plain: bool) -> None:
+        """
+        Somebody presents a ticket that was never made.
+        """
+        if int.from_bytes(ticket, "big") > len(self.numbers):
+            assert self.room.redeem(ticket, plain) is None
+
+    @rule(place=places)
+    def leave(self, place: Place[object]) -> None:
+        """
+        A session is over, or its client went away; perhaps that is said twice.
+        """
+        self.room.leave(place)
+        self.standing[place] = "gone"
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, 9.5]))
+    def pass_time(self, seconds: float) -> None:
+        """
+        Time passes.
+        """
+        self.clock.advance(seconds)
+
+    # What holds at any time
+
+    @invariant()
+    def everybody_is_known(self) -> None:
+        """
+        Those who are present, and where they came from.
+        """
+        assert self.registry.agents == self.present
+        assert self.registry.sources == Counter(agent.host for agent in self.present.values())
+
+    @invariant()
+    def one_owner(self) -> None:
+        """
+        Each connection ID, host and port has one owner, who is present.
+        """
+        assert self.registry.servers == self.published
+        owned = [
+            (way, server)
+            for server in self.published.values()
+            for way in server.reach
+            if way.kind != "name"
+        ]
+        assert len({way for way, _ in owned}) == len(owned)
+        hosts = {way.value: server for way, server in owned if way.kind == "host"}
+        ports = {way.port: server for way, server in owned if way.kind == "port"}
+        assert self.registry._hosts == hosts
+        assert self.registry._ports == ports
+        assert all(self.registry.by_port(port) is server for port, server in ports.items())
+        for agent in self.present.values():
+            assert agent.servers == {
+                name: server for name, server in self.published.items() if server.agent is agent
+            }
+        assert all(s.agent in self.present.values() for s in self.published.values())
+
+    @invariant()
+    def ports_are_open(self) -> None:
+        """
+        The ports that are open are those that servers have.
+        """
+        assert self.opener.ports == set(self.registry._ports)
+
+    @invariant()
+    def names_lead(self) -> None:
+        """
+        A host name leads to its server, or it is said why not.
+        """
+        hosts = {
+            way.value: server
+            for server in self.published.values()
+            for way in server.reach
+            if way.kind == "host"
+        }
+        by_id = {name: s for name, s in self.published.items() if Reach("name") in s.reach}
+        for host in HOSTS:
+            wildcard = "*." + host.partition(".")[2]
+            expected = [hosts[name] for name in (host, wildcard) if name in hosts]
+            expected += [by_id[name] for name in beginnings(host) if name in by_id]
+            assert self.registry.by_host(host) is (expected[0] if expected else None)
+            away = self.away.intersection([wildcard, *beginnings(host)])
+            code = Code.AGENT_AWAY if away else Code.NO_SUCH_SERVER
+            assert self.registry.missing(host).code is code
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        """
+        The room's numbers are those of the places that were given.
+        """
+        state = Counter(self.standing.values())
+        assert (self.room.waiting, self.room.served) == (state["waiting"], state["served"])
+        counts = Counter[tuple[str, bool, object]]()
+        for place, standing in self.standing.items():
+            if standing != "gone":
+                assert place.waiting is (standing == "waiting")
+                counts["server", place.waiting, place.server.connection_id] += 1
+                counts["agent", place.waiting, place.server.agent.agent_id] += 1
+                counts["client", place.waiting, place.client] += 1
+        assert dict(self.room._counts) == dict(counts)
+        waiting = {place for place, standing in self.standing.items() if standing == "waiting"}
+        assert set(self.room._by_digest.values()) == waiting
+
+    @invariant()
+    def joined_once(self) -> None:
+        """
+        No ticket joins twice, and no two sessions have the same number.
+        """
+        assert all(times == 1 for times in self.joins.values())
+        assert len(set(self.numbers)) == len(self.numbers)
+
+    @invariant()
+    def rates_of_the_published(self) -> None:
+        """
+        A rate is kept for what is published, and for nothing else.
+        """
+        assert set(self.room._buckets) <= set(self.published)
+
+    def teardown(self) -> None:
+        """
+        When everybody is gone nothing is kept of anybody.
+        """
+        for agent in list(self.present.values()):
+            self._part(agent)
+        for place in self.standing:
+            self.leave(place)
+        self.everybody_is_known()
+        self.one_owner()
+        self.names_lead()
+        self.counts_are_right()
+        assert not (self.registry.agents or self.registry.servers or self.registry.sources)
+        assert not (self.registry._hosts or self.registry._ports or self.opener.ports)
+        assert not (self.room._counts or self.room._by_digest or self.room._buckets)
+        assert self.room.waiting == self.room.served == 0
+        assert self.clock.getDelayedCalls() == []
+
+
+class ModelTests(SynchronousTestCase):
+    """
+    Registry, publishing and waiting room together.
+    """
+
+    def test_any_history(self) -> None:
+        """
+        Whatever happens, in whatever order, the relay agrees with its model.
+        """
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            RelayModel,
+            settings=settings(deadline=None, max_examples=60, stateful_step_count=40),
+        )

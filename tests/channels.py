@@ -147,10 +147,13 @@ class FakeChannel:
         record: Callable[[object], object] = lambda command: None,
         peer: str = "192.0.2.1:1024",
         held: int = 32768,
+        later: Callable[[Callable[[], None]], object] = lambda call: call(),
     ) -> None:
         """
         @param record: called with what is done to the channel.
         @param held: how many bytes it holds before it pauses itself.
+        @param later: calls something in the reactor's next turn: what has
+            waited comes in then, after C{resumeProducing} has returned.
         """
         self.name = name
         self.peer = peer
@@ -164,9 +167,11 @@ class FakeChannel:
         self.holding = Holding(self, held)
         self._receiver: Any = self.holding
         self._record = record
+        self._later = later
         self._coming: deque[Callable[[], None]] = deque()
         self._stuck: bytes | None = None
         self._end_is_stuck = False
+        self._end_is_sent = False
         self._told_to_pause = False
         self._other: FakeChannel | None = None
         self._network: Network | None = None
@@ -246,6 +251,7 @@ class FakeChannel:
     def _deliver_end(self) -> None:
         if self._other is not None and self._network is not None:
             self._network.post(self._other.ends)
+        self._end_is_sent = True
         if not self.over:
             self._receiver.end_sent()
 
@@ -255,6 +261,8 @@ class FakeChannel:
         previous, self._receiver = self._receiver, receiver
         if previous is self.holding:
             self.holding.pour(self._receiver)
+        if self._end_is_sent and not self.over:
+            self._receiver.end_sent()
 
     def write(self, data: bytes) -> None:
         if self.over or self.ended:
@@ -297,6 +305,9 @@ class FakeChannel:
         self._leave("finish", Finishes(self.name))
         if not self.ended:
             self._send_end()
+        if self._other is not None and self._network is not None:
+            # Nobody takes what the other end still sends.
+            self._network.post(self._other.resets)
 
     def close(self) -> None:
         if not self.over:
@@ -341,7 +352,7 @@ class FakeChannel:
         self.resumes += 1
         self.paused = False
         self._record(Resumes(self.name))
-        self._take_in()
+        self._later(self._take_in)
         if self._other is not None and not self.paused:
             self._other.reads_again()
 

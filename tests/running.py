@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from OpenSSL import SSL
 from zope.interface import implementer
 
 from twisted.internet import reactor as _reactor
@@ -74,6 +75,7 @@ __all__ = [
     "hello_page",
     "reactor",
     "request",
+    "sockets",
 ]
 
 _T = TypeVar("_T")
@@ -208,6 +210,18 @@ class Peer(Protocol):
         """
         await eventually(lambda: self.ended or self.lost, "the other end's end", seconds)
         return self.received
+
+    async def is_gone(self, seconds: float = 5) -> None:
+        """
+        Wait until the other end takes nothing any more: behind an end, a
+        reset is only seen by writing.
+        """
+
+        def lost() -> bool:
+            self.say(b".")
+            return self.lost is not None
+
+        await eventually(lost, "takes nothing any more", seconds)
 
     async def is_reset(self, seconds: float = 5) -> None:
         """
@@ -417,7 +431,8 @@ class RawRelay(Factory):
 
     def __init__(self, identity: Identity) -> None:
         self.controls: list[RawControl] = []
-        self.tls = TLSMemoryBIOFactory(RelayTLS(identity), False, self)
+        self._context = RelayTLS(identity)
+        self.tls = TLSMemoryBIOFactory(self._context, False, self)
         self.tls.noisy = False
         self._pin = identity.pin
         self.port = 0
@@ -426,6 +441,14 @@ class RawRelay(Factory):
         control = RawControl()
         self.controls.append(control)
         return control
+
+    def take_no_channels(self) -> None:
+        """
+        Speak TLS, but none of the protocols of agents.
+        """
+        self._context._context.set_alpn_select_callback(
+            lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS
+        )
 
     @property
     def invitation(self) -> Invitation:
@@ -723,6 +746,23 @@ class RunningCase(TestCase):
         target.port = port.getHost().port
         self.addCleanup(self._stop_target, port, target)
         return target
+
+    def hanging(self) -> str:
+        """
+        Make a server to which connecting neither succeeds nor fails.
+
+        @return: its C{HOST:PORT}.
+        """
+        listening = socket.socket()
+        self.addCleanup(listening.close)
+        listening.bind((HOST, 0))
+        listening.listen(0)
+        for _ in range(3):
+            filling = socket.socket()
+            self.addCleanup(filling.close)
+            filling.setblocking(False)
+            filling.connect_ex(listening.getsockname())
+        return f"{HOST}:{listening.getsockname()[1]}"
 
     def raw_relay(self, identity: Identity | None = None) -> RawRelay:
         """

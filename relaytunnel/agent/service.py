@@ -176,12 +176,12 @@ class AgentService(Service):
             code=code,
             reason=reason or "the relay gave no reason",
         )
-        for asked in self._asked.pop(connection_id, ()):
-            asked.errback(Rejection(_code(code), reason))
         if self._again is None and self.state.servers.get(connection_id) is not None:
             # Ports become free, rights are granted, other agents leave.
             wait = _REGISTER_AGAIN * (0.5 + random.random())
             self._again = self.reactor.callLater(wait, self._register_again)
+        for asked in self._asked.pop(connection_id, ()):
+            asked.errback(Rejection(_code(code), reason))
 
     def _register_again(self) -> None:
         self._again = None

@@ -210,10 +210,19 @@ class _Unknown(Protocol):
         self._seen = b""
         self._accepted = port.clock.seconds()
         self._settled = False
+        self._turned_away = False
         self._deadline = port.clock.callLater(port.limits.handshake, self._too_late)
 
     def _too_late(self) -> None:
-        self._port.turned_away["silent"] += 1
+        self.turn_away("silent")
+
+    def turn_away(self, reason: str) -> None:
+        """
+        Close the connection for this reason, or for one given before.
+        """
+        if not self._turned_away:
+            self._turned_away = True
+            self._port.turned_away[reason] += 1
         self.abort()
 
     def abort(self) -> None:
@@ -258,8 +267,7 @@ class _Unknown(Protocol):
         try:
             found = read_plain_preamble(self._seen)
         except ProtocolError:
-            self._port.turned_away["neither TLS nor plain"] += 1
-            self.abort()
+            self.turn_away("neither TLS nor plain")
             return
         if found is not None:
             ticket, rest = found
@@ -304,15 +312,14 @@ class _Handshake(Protocol):
         elif chosen == DATA:
             protocol = self._port.new_data_channel(self._before)
         else:
-            self._port.turned_away["no ALPN of ours"] += 1
-            transport.abortConnection()
+            self._before.turn_away("no ALPN of ours")
             return
         transport.wrappedProtocol = protocol
         protocol.makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._before.settle()
-        self._port.turned_away["handshake failed"] += 1
+        self._before.turn_away("handshake failed")
         self._log.debug(
             "no TLS with {peer}: {reason}",
             peer=self.transport.getPeer(),  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relaytunnel.channel.tcp import socket_of
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
 
@@ -105,6 +106,11 @@ class Listeners:
         listening = self._own.pop(port, None)
         if listening is not None:
             listening.stopListening()
+            # The reactor closes it a turn later; until then nobody could have
+            # the port, not even the same server again.
+            sock = socket_of(listening)
+            if sock is not None:
+                sock.close()
 
     def stop(self) -> Deferred[Any]:
         """

@@ -182,8 +182,9 @@ def _build() -> Callable[[_Core], Visit]:
     def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         cancel(core, waiting)
         silent = "opened no data channel" if waiting.accepted else "did not answer"
-        tell(core,
-            Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s")
+        tell(
+            core,
+            Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s"),
         )
 
     @pep614(Waiting.upon(Visit.joined).to(Served))

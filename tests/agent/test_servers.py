@@ -175,7 +175,8 @@ class CheckTests(SynchronousTestCase):
 
         @return: why.
         """
-        return self.assertRaises(Rejection, self.servers.check, notify).code
+        code: Code = self.assertRaises(Rejection, self.servers.check, notify).code
+        return code
 
     def test_served(self) -> None:
         """

@@ -475,6 +475,19 @@ class RegistrationTests(RunningCase):
         client.say(b"hello")
         self.assertEqual((await control.hears(Notify)).arrived, f"port:{ports.last}")
 
+    async def test_withdraw_and_register(self) -> None:
+        """
+        A server may be withdrawn and registered with the same port in one
+        breath.
+        """
+        relay = self.start_relay()
+        message = Register(connection_id="web", reach=(f"port:{relay.config.ports.first}",))
+        control = await self.raw_agent(relay, message)
+        control.say(Withdraw(connection_id="web"), message)
+        await control.hears(StandingRequest)
+        await self.dial(relay.config.ports.first)
+        await control.hears(Notify)
+
     async def test_withdraw(self) -> None:
         """
         A server that is withdrawn is confirmed to be gone, and its port closed.

@@ -175,7 +175,7 @@ class FrameTests(RunningCase):
     What cannot be understood ends that data channel, and nothing else.
     """
 
-    async def breaks(self, said: bytes, joined: bool) -> None:
+    async def breaks(self, said: bytes, joined: bool, ended: bool = False) -> None:
         """
         Say this on a data channel, with or without a session; another agent's
         session goes on.
@@ -196,7 +196,8 @@ class FrameTests(RunningCase):
         data.say_raw(said)
         await data.is_closed()
         if joined:
-            await client.is_reset()
+            await client.end_of_all()
+            self.assertEqual((client.ended, client.was_reset), (ended, not ended))
         undisturbed.say(b"undisturbed")
         await undisturbed.hears(b"undisturbed")
         self.assertIsNot(other.control, None)
@@ -246,9 +247,9 @@ class FrameTests(RunningCase):
 
     async def test_data_after_the_end(self) -> None:
         """
-        Data behind the end of their direction.
+        Data behind the end of their direction; that end stays a clean one.
         """
-        await self.breaks(b"\x03\x00\x00" + data_frames(b"more"), joined=True)
+        await self.breaks(b"\x03\x00\x00" + data_frames(b"more"), joined=True, ended=True)
 
 
 class PortTests(RunningCase):
@@ -257,7 +258,7 @@ class PortTests(RunningCase):
     """
 
     async def turned_away(self, relay: RelayService, reason: str, peer: Any) -> None:
-        await eventually(lambda: peer.lost, "it is closed")
+        await eventually(lambda: peer.lost or getattr(peer, "ended", False), "it is closed")
         await eventually(lambda: not relay.agents_port.unauthenticated, "it is not counted")
         self.assertEqual(dict(relay.agents_port.turned_away), {reason: 1})
 

@@ -103,8 +103,8 @@ class SpliceContract(Sockets):
         """
         raise NotImplementedError
 
-    def setUp(self) -> None:
-        super().setUp()
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
         self.hangups = HangupWatch(reactor)
         self.limits = Limits(idle=3600, half_closed=60, linger_idle=1, linger=5, close=2)
         self.clock: Any = reactor

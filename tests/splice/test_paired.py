@@ -5,7 +5,8 @@ The portable engine keeps the contract, whatever it joins.
 from __future__ import annotations
 
 from relaytunnel.splice import PairedEngine
-from tests.splice.contract import FRAMED, TCP, SpliceContract
+from tests.splice import contract
+from tests.splice.contract import FRAMED, TCP
 
 
 class _Paired:
@@ -13,7 +14,7 @@ class _Paired:
         return PairedEngine()
 
 
-class PlainTests(_Paired, SpliceContract):
+class PlainTests(_Paired, contract.SpliceContract):
     """
     Two plain connections: a relay or an agent with a plain data channel.
     """
@@ -21,7 +22,7 @@ class PlainTests(_Paired, SpliceContract):
     kinds = (TCP, TCP)
 
 
-class RelayTests(_Paired, SpliceContract):
+class RelayTests(_Paired, contract.SpliceContract):
     """
     A client channel and a data channel in frames.
     """
@@ -29,7 +30,7 @@ class RelayTests(_Paired, SpliceContract):
     kinds = (TCP, FRAMED)
 
 
-class AgentTests(_Paired, SpliceContract):
+class AgentTests(_Paired, contract.SpliceContract):
     """
     A data channel in frames and a server channel.
     """

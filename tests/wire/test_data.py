@@ -5,6 +5,7 @@ Tests of the frames of the data channel, and of the plain one's preamble.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -109,7 +110,8 @@ class DataFramesTests(SynchronousTestCase):
         Bytes may be given in another buffer.
         """
         for length in (5, MAX_PAYLOAD + 5):
-            self.assertEqual(data_frames(bytearray(length)), data_frames(bytes(length)))
+            data: Any = bytearray(length)
+            self.assertEqual(data_frames(data), data_frames(bytes(length)))
 
 
 class FrameReaderTests(SynchronousTestCase):

@@ -32,7 +32,7 @@ from relaytunnel.wire.messages import (
 
 modest = settings(deadline=None, max_examples=100)
 
-KINDS: tuple[type[Message], ...] = Message.__args__  # type: ignore[attr-defined]
+KINDS: tuple[type[Message], ...] = Message.__args__
 
 _LONG = 24
 

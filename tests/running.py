@@ -435,12 +435,19 @@ class RawRelay(Factory):
         self.tls = TLSMemoryBIOFactory(self._context, False, self)
         self.tls.noisy = False
         self._pin = identity.pin
-        self.port = 0
+        self.listening: Any = reactor.listenTCP(0, self.tls, interface=HOST)
+        self.port: int = self.listening.getHost().port
 
     def buildProtocol(self, addr: object) -> RawControl:
         control = RawControl()
         self.controls.append(control)
         return control
+
+    async def stop_listening(self) -> None:
+        """
+        Take no more connections; those that there are stay.
+        """
+        await self.listening.stopListening()
 
     def take_no_channels(self) -> None:
         """
@@ -773,16 +780,14 @@ class RunningCase(TestCase):
             os.mkdir(directory)
             identity = own_identity(directory, HOST)
         relay = RawRelay(identity)
-        port = reactor.listenTCP(0, relay.tls, interface=HOST)
-        relay.port = port.getHost().port
-        self.addCleanup(self._stop_raw_relay, port, relay)
+        self.addCleanup(self._stop_raw_relay, relay)
         return relay
 
     @staticmethod
-    def _stop_raw_relay(port: Any, relay: RawRelay) -> Deferred[None] | None:
+    def _stop_raw_relay(relay: RawRelay) -> Deferred[None] | None:
         for control in relay.controls:
             control.abort()
-        return cast("Deferred[None] | None", port.stopListening())
+        return cast("Deferred[None] | None", relay.listening.stopListening())
 
     @staticmethod
     def _stop_target(port: Any, target: Target) -> Deferred[None] | None:

@@ -249,7 +249,7 @@ class RelayService(Service):
                 f"with your server in place of 127.0.0.1:8080.  Keep it secret; it is also in\n"
                 f"{self.state.invitation}\n"
             )
-        elif invitation is not None:
+        if invitation is not None:
             self._log.info(
                 "the first agent's invitation is in {file}", file=self.state.invitation
             )

@@ -1,0 +1,313 @@
+"""
+Data channels at the agent: dialled, parked, used again, given up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relaytunnel.agent.service import AgentService
+from relaytunnel.errors import Code
+from relaytunnel.relay.service import RelayService
+from relaytunnel.wire.messages import (
+    FRESH,
+    Accept,
+    Cancel,
+    Notify,
+    Refuse,
+    Register,
+    Registered,
+    StandingRequest,
+)
+from tests.running import HOST, Peer, RunningCase, Target, echo, eventually, hello_page, sockets
+
+
+class ChannelsCase(RunningCase):
+    """
+    A relay, and an agent with one server.
+    """
+
+    async def begin(
+        self, heard: Any = hello_page, **limits: Any
+    ) -> tuple[RelayService, AgentService, Target]:
+        relay = self.start_relay()
+        target = self.target(heard)
+        agent = await self.start_agent(
+            relay, self.server("web", target.address), limits=limits
+        )
+        return relay, agent, target
+
+    async def is_parked(self, agent: AgentService, number: int = 1) -> None:
+        await eventually(lambda: agent.channels.parked == number, f"{number} parked")
+
+
+class ParkedTests(ChannelsCase):
+    """
+    Channels between two sessions.
+    """
+
+    async def test_next_client(self) -> None:
+        """
+        The next client is served by the channel of the one before: no more
+        are dialled.
+        """
+        relay, agent, target = await self.begin()
+        for _ in range(3):
+            answer = await self.get(relay, "web")
+            self.assertIn("hello", answer)
+            await self.is_parked(agent)
+        self.assertEqual(len(target.visits), 3)
+        self.assertEqual(agent.channels._dialled, 1)
+        self.assertEqual(relay.clients.finished, 3)
+
+    async def test_several_at_once(self) -> None:
+        """
+        Clients that come at the same time have a channel each.
+        """
+        relay, agent, target = await self.begin(echo)
+        clients = [await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                   for _ in range(4)]
+        for client in clients:
+            await client.hears(b"GET")
+        self.assertEqual(agent.channels._dialled, 4)
+        self.assertEqual(len(target.visits), 4)
+
+    async def test_expires(self) -> None:
+        """
+        One that nobody wants expires: an agent that is idle holds one
+        connection.
+        """
+        relay, agent, _ = await self.begin(parked=0.2)
+        before = sockets()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        await self.is_parked(agent, 0)
+        await eventually(lambda: not relay.agents_port.parked, "nor at the relay")
+        await eventually(lambda: sockets() == before, "no connection is left of it")
+
+    async def test_not_after_a_reset(self) -> None:
+        """
+        One whose session was aborted is not used again.
+        """
+        relay, agent, _ = await self.begin(echo)
+        client = await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await client.hears(b"GET")
+        client.reset()
+        await eventually(lambda: not agent.splices, "the session is over")
+        self.assertEqual(agent.channels.parked, 0)
+
+    async def test_lost_while_parked(self) -> None:
+        """
+        One that was lost meanwhile is forgotten, and another is dialled.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        relay.agents_port.close()
+        await self.is_parked(agent, 0)
+        self.assertIn("hello", await self.get(relay, "web"))
+        self.assertEqual(agent.channels._dialled, 2)
+
+    async def test_lost_when_it_is_wanted(self) -> None:
+        """
+        One that is lost at the moment when it is wanted is replaced.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        (channel,) = agent.channels._parked
+        send = agent.send
+
+        def accepted(message: Any) -> None:
+            send(message)
+            if isinstance(message, Accept):
+                channel.abort()
+
+        self.patch(agent, "send", accepted)
+        self.assertIn("hello", await self.get(relay, "web"))
+        self.assertEqual(agent.channels._dialled, 2)
+
+    async def test_parked_when_the_target_refuses(self) -> None:
+        """
+        A channel that was not needed because the target refused serves the
+        next client.
+        """
+        relay = self.start_relay()
+        target = self.target(hello_page)
+        agent = await self.start_agent(
+            relay,
+            self.server("web", target.address),
+            self.server("dead", f"{HOST}:1"),
+        )
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        self.assertIn("502", await self.get(relay, "dead"))
+        await self.is_parked(agent)
+        self.assertIn("hello", await self.get(relay, "web"))
+        self.assertEqual(agent.channels._dialled, 1)
+
+    async def test_accept_says_which(self) -> None:
+        """
+        The relay is told whether a channel is new.
+        """
+        relay, agent, _ = await self.begin()
+        said: list[Accept] = []
+        send = agent.send
+
+        def note(message: Any) -> None:
+            if isinstance(message, Accept):
+                said.append(message)
+            send(message)
+
+        self.patch(agent, "send", note)
+        for _ in range(2):
+            await self.get(relay, "web")
+            await self.is_parked(agent)
+        self.assertEqual(said[0].channel, FRESH)
+        self.assertNotEqual(said[1].channel, FRESH)
+
+    async def test_survives_the_control_channel(self) -> None:
+        """
+        Parked channels are used when the agent is back.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        assert agent.control is not None
+        agent.control.abort("the test")
+        await eventually(lambda: agent.control is None, "it is lost")
+        await self.published(agent)
+        self.assertIn("hello", await self.get(relay, "web"))
+        self.assertEqual(agent.channels._dialled, 1)
+
+
+class DialTests(ChannelsCase):
+    """
+    Channels that cannot be had.
+    """
+
+    async def test_nobody_there(self) -> None:
+        """
+        When the relay's port is closed the visit is refused, with the reason.
+        """
+        raw = self.raw_relay()
+        target = self.target(echo)
+        self.new_agent(raw.invitation, self.server("web", target.address))
+        control = await raw.welcomed()
+        await control.hears(Register)
+        control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))
+        await raw.stop_listening()
+        control.say(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=bytes(32),
+                client=f"{HOST}:1",
+                arrived="name",
+            )
+        )
+        await control.hears(Accept)
+        refusal = await control.hears(Refuse)
+        self.assertEqual(refusal.code, Code.INTERNAL.value)
+        self.assertIn("refused", refusal.reason)
+
+    async def test_no_data_channels(self) -> None:
+        """
+        What takes no data channels is no relay of ours.
+        """
+        raw = self.raw_relay()
+        target = self.target(echo)
+        self.new_agent(raw.invitation, self.server("web", target.address))
+        control = await raw.welcomed()
+        await control.hears(Register)
+        control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))
+        raw.take_no_channels()
+        control.say(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=bytes(32),
+                client=f"{HOST}:1",
+                arrived="name",
+            )
+        )
+        refusal = await control.hears(Refuse)
+        self.assertIn("takes no data channels", refusal.reason)
+
+    async def test_called_off(self) -> None:
+        """
+        A channel that is being dialled when its client goes is given up.
+        """
+        raw = self.raw_relay()
+        target = self.target(echo)
+        agent = self.new_agent(raw.invitation, self.server("web", target.address))
+        control = await raw.welcomed()
+        await control.hears(Register)
+        control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))
+        control.say(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=bytes(32),
+                client=f"{HOST}:1",
+                arrived="name",
+            ),
+            Cancel(session=1),
+        )
+        await control.hears(Accept)
+        await eventually(lambda: not agent.state.visits, "the visit is over")
+        self.assertEqual(agent.channels.parked, 0)
+
+
+class PlainTests(RunningCase):
+    """
+    Data channels without TLS.
+    """
+
+    async def begin(self, heard: Any = None) -> tuple[RelayService, AgentService, Target, Peer]:
+        relay = self.start_relay()
+        target = self.target(heard)
+        port = relay.config.ports.first
+        server = self.server("ssh", target.address, f"port:{port}", data="plain")
+        agent = await self.start_agent(relay, server)
+        return relay, agent, target, await self.dial(port)
+
+    async def test_both_ways(self) -> None:
+        """
+        Bytes go both ways, and none is added or lost.
+        """
+        _, _, target, client = await self.begin()
+        visit = await target.visit()
+        visit.say(b"SSH-2.0-server\r\n")
+        await client.hears(b"SSH-2.0-server\r\n")
+        client.say(b"x" * 1_000_000)
+        await eventually(lambda: len(visit.received) == 1_000_000, "all of it")
+        self.assertEqual(client.received, b"SSH-2.0-server\r\n")
+
+    async def test_half_close(self) -> None:
+        """
+        An end goes through alone; the other direction goes on.
+        """
+        relay, agent, target, client = await self.begin()
+        visit = await target.visit()
+        client.say(b"the question")
+        client.end()
+        self.assertEqual(await visit.end_of_all(), b"the question")
+        visit.say(b"the answer")
+        visit.close()
+        self.assertEqual(await client.end_of_all(), b"the answer")
+        self.assertFalse(client.was_reset)
+        await eventually(lambda: not agent.splices and not relay.clients.splices, "it is over")
+        self.assertEqual(agent.channels.parked, 0)
+
+    async def test_reset(self) -> None:
+        """
+        So does a reset.
+        """
+        _, agent, target, client = await self.begin()
+        visit = await target.visit()
+        client.say(b"hello")
+        await visit.hears(b"hello")
+        client.reset()
+        await eventually(lambda: visit.was_reset, "the server sees it")
+        await eventually(lambda: not agent.splices, "it is over")

@@ -431,8 +431,10 @@ class RawRelay(Factory):
 
     def __init__(self, identity: Identity) -> None:
         self.controls: list[RawControl] = []
-        self._context = RelayTLS(identity)
-        self.tls = TLSMemoryBIOFactory(self._context, False, self)
+        self._takes_channels = True
+        context = RelayTLS(identity)
+        context._context.set_alpn_select_callback(self._choose)
+        self.tls = TLSMemoryBIOFactory(context, False, self)
         self.tls.noisy = False
         self._pin = identity.pin
         self.listening: Any = reactor.listenTCP(0, self.tls, interface=HOST)
@@ -453,9 +455,10 @@ class RawRelay(Factory):
         """
         Speak TLS, but none of the protocols of agents.
         """
-        self._context._context.set_alpn_select_callback(
-            lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS
-        )
+        self._takes_channels = False
+
+    def _choose(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
+        return offered[0] if self._takes_channels else SSL.NO_OVERLAPPING_PROTOCOLS
 
     @property
     def invitation(self) -> Invitation:
@@ -739,7 +742,9 @@ class RunningCase(TestCase):
         @return: the whole answer.
         """
         client = await self.client(relay, request(host))
-        return (await client.end_of_all(seconds)).decode()
+        answer = await client.end_of_all(seconds)
+        client.close()
+        return answer.decode()
 
     def target(self, heard: Callable[[Peer], None] | None = None) -> Target:
         """

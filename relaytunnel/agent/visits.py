@@ -14,6 +14,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
     DNSLookupError,
+    TCPTimedOutError,
 )
 from twisted.internet.error import (
     TimeoutError as ConnectTimeout,
@@ -201,7 +202,7 @@ class ServedClient:
         """
         around = self._around
         self._dialling.add(connecting)
-        connecting.addTimeout(around.limits.dial, around.reactor)
+        connecting.addTimeout(around.limits.dial, around.reactor, _timed_out)
 
         def done(result: Any) -> Any:
             self._dialling.discard(connecting)
@@ -283,6 +284,16 @@ class ServedClient:
         self._around.forget(self._notify.session)
 
 
+def _timed_out(result: Any, limit: float) -> Any:
+    """
+    What became of a connection that took too long.  Endpoints fail each in
+    their own way when they are cancelled.
+    """
+    if isinstance(result, Failure):
+        return Failure(TimeoutError(f"no answer within {limit:g} s"))
+    return result
+
+
 def _no_data_channel(reason: str) -> Failing:
     return Failing(Code.INTERNAL, f"the agent has no data channel to the relay: {reason}"[:256])
 
@@ -296,7 +307,7 @@ def describe_target(failure: Failure, limit: float) -> Failing:
     """
     if failure.check(ConnectionRefusedError):
         return Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")
-    if failure.check(TimeoutError, ConnectTimeout):
+    if failure.check(TimeoutError, ConnectTimeout, TCPTimedOutError):
         return Failing(Code.TIMEOUT, f"the target did not answer within {limit:g} s")
     if failure.check(DNSLookupError):
         return Failing(Code.TARGET_UNREACHABLE, "the target's name is unknown to the agent")

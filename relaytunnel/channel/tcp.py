@@ -6,6 +6,7 @@ Who is at the other end, and what the bytes mean, is not known here.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -32,6 +34,7 @@ __all__ = ["Discard", "TCPChannel", "socket_of", "tune"]
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 _USER_TIMEOUT_MS = 60_000
+_MOST_AT_ONCE = 128 * 1024
 
 
 def tune(transport: object) -> None:
@@ -101,6 +104,8 @@ class TCPChannel(Protocol):
     _out_ended = False
     _out_flushed = False
     _deaf = False
+    _broken = False
+    _fin_came = False
     _paused = False
     _finishing = False
     _watched = -1
@@ -129,30 +134,52 @@ class TCPChannel(Protocol):
         address = transport.getPeer()
         self.host = getattr(address, "host", "")
         self.peer = f"{self.host}:{address.port}" if self.host else "unix"
-        if hasattr(transport, "writeSomeData"):
-            transport.writeSomeData = partial(self._write_some, transport.writeSomeData)
+        sock = getattr(transport, "socket", None)
+        if isinstance(sock, socket.socket):
+            transport.writeSomeData = partial(self._write_some, sock)
+            transport.connectionLost = partial(self._reactor_lost, transport.connectionLost)
         connected, self._connected = self._connected, None
         if connected is not None:
             connected(self)
 
-    def _write_some(self, write: Callable[[bytes], object], data: bytes) -> object:
+    def _write_some(self, sock: socket.socket, data: bytes) -> int:
         """
         Let a broken pipe end the outgoing direction alone.
 
         A peer may have sent a last answer and gone, with our bytes unread (a
         server that turns an upload down): what it sent is still to be read.
+        Whoever is told of a reset by C{send} is not told again by C{recv},
+        which then reads an end: so remember which of the two it was.
         """
         if self._deaf:
             return len(data)
-        written = write(data)
-        if not isinstance(written, Exception):
-            return written
-        self._deaf = True
-        if self._in_ended:
+        try:
+            return sock.send(memoryview(data)[:_MOST_AT_ONCE])
+        except OSError as fault:
+            if fault.errno in (errno.EAGAIN, errno.ENOBUFS):
+                return 0
+            self._deaf = True
+            self._broken = fault.errno != errno.EPIPE and not self._fin_came
+        if self._in_ended or (self._broken and self._paused):
             self._lose(Lost.RESET)
-        elif self._finishing:
+        if self._finishing:
             self._part()
         return len(data)
+
+    def _reactor_lost(self, lost: Callable[[Failure], None], reason: Failure) -> None:
+        """
+        Keep a peer that has ended and then reset until its end was read.
+
+        The reactor gives up a descriptor that is written to and not read as
+        soon as it hangs up, with all that was sent before in the socket still.
+        """
+        if self._paused and not self._over and reason.check(ConnectionLost):
+            sock = socket_of(self.transport)
+            if sock is not None and clean_end_before_reset(sock):
+                self._deaf = True
+            if self._deaf and not self._broken:
+                return
+        lost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         if self._finishing:
@@ -164,6 +191,8 @@ class TCPChannel(Protocol):
         self._in_ended = True
         if self._finishing:
             self._part_when_quiet()
+        elif self._broken:
+            self._lose(Lost.RESET)
         elif not self._over:
             self._watch()
             self._receiver.end_received()
@@ -174,7 +203,7 @@ class TCPChannel(Protocol):
         self._out_flushed = True
         if self._finishing:
             self._part_when_quiet()
-        elif not self._over:
+        elif not (self._over or self._deaf):
             self._receiver.end_sent()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -187,7 +216,8 @@ class TCPChannel(Protocol):
         if not self._over:
             self._over = True
             self._receiver.channel_lost(Lost.RESET)
-        vars(self.transport).pop("writeSomeData", None)  # no cycle is left for the collector
+        for hooked in ("writeSomeData", "connectionLost"):
+            vars(self.transport).pop(hooked, None)  # no cycle is left for the collector
 
     # IChannel
 
@@ -208,6 +238,7 @@ class TCPChannel(Protocol):
     def reset(self) -> None:
         if not self._over:
             self._over = True
+            self._push()
             self._abort()
 
     def close(self) -> None:
@@ -294,8 +325,10 @@ class TCPChannel(Protocol):
             return
         ended_first = clean_end_before_reset(sock)
         if ended_first is None:
-            return
-        if self._in_ended or not ended_first:
+            # Its end alone.  A reset behind it looks like any other once we
+            # have ended too.
+            self._fin_came = not self._broken
+        elif self._in_ended or not (ended_first or self._fin_came):
             self._lose(Lost.RESET)
         else:
             self._deaf = True  # its last bytes, and its end, are still to be read
@@ -306,6 +339,17 @@ class TCPChannel(Protocol):
             receiver = self._receiver
             self._abort()
             receiver.channel_lost(why)
+
+    def _push(self) -> None:
+        """
+        Give the kernel what it takes at once of what was written.
+
+        Of a peer that answered and is gone, the answer and the reset may have
+        come in one turn of the reactor.
+        """
+        if not (self._out_ended or self._deaf) and hasattr(self.transport, "doWrite"):
+            self._unregister()
+            self.transport.doWrite()
 
     def _abort(self) -> None:
         transport: Any = self.transport

@@ -335,6 +335,27 @@ class PublishingTests(AgentTestCase):
             )
         )
 
+    def test_withdrawn_and_back(self) -> None:
+        """
+        With a server its standing request is void; when the relay confirms it
+        once more, another has to come before clients are served.
+        """
+        self.publish()
+        (
+            self.script
+            >> RelaySays(Withdrawn(connection_id="web"))
+            << NotPublished("web", "withdrawn", "")
+            >> RelaySays(Registered(connection_id="web"))
+            >> RelaySays(NOTIFY)
+            << AgentSays(
+                Refuse(
+                    session=1,
+                    code="not-allowed",
+                    reason="the standing request does not name this data endpoint",
+                )
+            )
+        )
+
     def test_published_later(self) -> None:
         """
         A server that is added while the agent runs is confirmed like the

@@ -702,6 +702,34 @@ class RateTests(RelayTestCase):
         )
 
 
+    def test_withdrawn(self) -> None:
+        """
+        A server that was withdrawn leaves nothing behind that would count
+        against a later one of its name.
+        """
+        self.let_in()
+        self.publish("web")
+        client = self.client("web")
+        (
+            self.script
+            >> client.seek()
+            << RelaySays(notified(1))
+            >> client.leave()
+            << RelaySays(Cancel(session=1))
+            >> AgentSays(Withdraw(connection_id="web"))
+            << RelaySays(Withdrawn(connection_id="web"))
+        )
+        self.publish("web")
+        client = self.client("web")
+        (
+            self.script
+            >> client.seek()
+            << RelaySays(notified(2))
+            >> client.leave()
+            << RelaySays(Cancel(session=2))
+        )
+
+
 class RightsTests(RelayTestCase):
     """
     The account of an agent changes while it is here.

@@ -15,6 +15,7 @@ from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.visits import Visit
 from relaytunnel.wire.messages import Cancel, Message, Notify
 from tests.script import (
+    Blank,
     Breaks,
     Cue,
     Cues,
@@ -333,6 +334,60 @@ class BusyTests(VisitTestCase):
             << notify(2, client=OTHER)
             >> third_visit.client_left()
             << cancel(2)
+        )
+        self.empty()
+
+
+class RateTests(VisitTestCase):
+    """
+    S6: how often an agent is notified in vain.
+    """
+
+    limits = Limits(notify_rate=0.01, notify_burst=1)
+
+    def test_in_vain(self) -> None:
+        """
+        A client that went away counts: the next has to wait until the rate
+        allows it.
+        """
+        visit = self.wait()
+        _, second = self.arrive(OTHER)
+        third_visit, third = self.arrive(OTHER)
+        (
+            self.script
+            >> visit.client_left()
+            << cancel()
+            >> second.seek()
+            << Tells(OTHER, Failing(Code.BUSY, Blank(str)))  # type: ignore[arg-type]
+            >> self.passes.advance(100.0)
+            >> third.seek()
+            << notify(2, client=OTHER)
+            >> third_visit.client_left()
+            << cancel(2)
+        )
+        self.empty()
+
+    def test_answered(self) -> None:
+        """
+        A client for which the agent had an answer, be it no, does not count,
+        and neither does one that was served.
+        """
+        self.wait()
+        visit, second = self.arrive(OTHER)
+        third_visit, third = self.arrive(OTHER)
+        (
+            self.script
+            >> self.heard().refused(1, Failing(Code.REFUSED_BY_TARGET, "it is down"))
+            << Tells(CLIENT, Failing(Code.REFUSED_BY_TARGET, "it is down"))
+            >> second.seek()
+            << notify(2, client=OTHER)
+            >> self.joins(2)
+            << Joins(OTHER, "a data channel")
+            >> third.seek()
+            << notify(3, client=OTHER)
+            >> third_visit.client_left()
+            << cancel(3)
+            >> visit.over()
         )
         self.empty()
 

@@ -454,7 +454,7 @@ class SpliceContract(Sockets):
         splice = await self.join(buffer=_SMALL)
         one, other = self.sides[who].peer, self.sides[1 - who].peer
         other.reading = False
-        data = stream(90_000, 12)
+        data = stream(60_000, 12)
         one.send(data)
         one.end()
         await self.until(lambda: splice.forward + splice.backward == len(data), "the counters")
@@ -691,7 +691,7 @@ class SpliceContract(Sockets):
         for side in self.sides:
             side.peer.close()
         self.sides.clear()
-        del splice, end
+        del splice, side, end
         self.parked.clear()
         self.data_channels.clear()
 

@@ -203,6 +203,11 @@ def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
 
 def _invite(parsed: argparse.Namespace) -> int:
     state, facts = _state(parsed)
+    if parsed.config and parsed.agent in [each.id for each in load_relay(parsed.config).accounts]:
+        raise StateError(
+            f"{parsed.config}: [[agent]] {parsed.agent}: this account stands in the file; change"
+            " it there"
+        )
     ranges: list[PortRange] | None = parsed.ports
     store = AccountStore(state.database)
     try:
@@ -265,6 +270,8 @@ def _agents(parsed: argparse.Namespace) -> int:
             }
             for account in accounts
         ]
+        listed = {account.agent for account in accounts}
+        rows += [{"id": each, "online": True} for each in sorted((online or set()) - listed)]
         print(json.dumps(rows, indent=2))
         return 0
     table = [("AGENT", "MAY PUBLISH", "LAST SEEN", "ONLINE")]

@@ -87,6 +87,8 @@ class ControlChannel(Protocol):
         """
         self._reader.max_body = MAX_BODY
         self._ping_every = ping
+        # The other end may have been told to ping less often than we expect.
+        self._dead_after = max(self._limits.dead, 3 * ping)
         self._heard_at = self._clock.seconds()
         self._pulse = self._clock.callLater(ping, self._ping)
 
@@ -182,7 +184,7 @@ class ControlChannel(Protocol):
 
     def _ping(self) -> None:
         silent = self._clock.seconds() - self._heard_at
-        if silent >= self._limits.dead:
+        if silent >= self._dead_after:
             self._pulse = None
             self.abort(f"nothing was heard for {silent:.0f} s")
             return

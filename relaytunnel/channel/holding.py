@@ -37,6 +37,12 @@ class Holding:
         self.heard: Callable[[], None] | None = None
         self.lost: Callable[[Lost], None] | None = None
 
+    def at_least(self, limit: int) -> None:
+        """
+        Hold this many bytes before the channel is paused, or more.
+        """
+        self._limit = max(self._limit, limit)
+
     def data_received(self, data: bytes) -> None:
         self.held += data
         if len(self.held) >= self._limit and not self._paused:

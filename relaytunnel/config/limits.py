@@ -78,8 +78,6 @@ class Limits(
     """Bytes that may wait on a control channel before it is dropped."""
     dial: _Deadline = 5.0
     """For the agent to connect to a target or to the relay, in seconds."""
-    drain: _Duration = 30.0
-    """For running sessions to end when the process stops, in seconds."""
     parked: _Deadline = 10.0
     """For a parked data channel to be used again, in seconds."""
     notify_rate: _Rate = 50.0

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from relaytunnel.arrival import Arrival, Malformed, Named
+from relaytunnel.arrival import DEFAULT_LIMITS, Arrival, Malformed, Named
 from relaytunnel.channel.hangup import HangupWatch
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
@@ -118,6 +118,8 @@ class ClientVisit:
         self._arrival = Arrival()
         self._answer = self._arrival.answer
         self._channel.holding.heard = self._heard
+        # A whole head and a byte too many have to come in before it is paused.
+        self._channel.holding.at_least(DEFAULT_LIMITS.max_head + 1)
         self._deadline = self._clients.clock.callLater(
             self._clients.limits.arrival, self._said_nothing
         )

@@ -197,8 +197,8 @@ class RelayService(Service):
         self, store: AccountStore, identity: Identity
     ) -> tuple[str | None, bool]:
         """
-        Invite a first agent where nobody is invited yet, and keep the file with
-        its invitation true to where the relay is now.
+        Invite a first agent where nobody was ever invited, and keep the file
+        with its invitation true to where the relay is now.
 
         @return: the invitation, if there is one, and whether it is new.
         """
@@ -210,7 +210,7 @@ class RelayService(Service):
             except InvitationError:
                 self._log.warn("{file} holds no invitation", file=self.state.invitation)
         new = False
-        if not store.agents() and not self.config.accounts:
+        if kept is None and not store.agents() and not self.config.accounts:
             ports = self.config.ports
             secret = store.invite(FIRST_AGENT, ["*"], [(ports.first, ports.last)])
             new = True

@@ -15,7 +15,7 @@ from relaytunnel import __version__
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
-from relaytunnel.tap.starting import Told
+from relaytunnel.tap.starting import Told, own_pid_file
 from relaytunnel.wire.invitation import Invitation
 
 __all__ = ["Options", "makeService"]
@@ -72,6 +72,7 @@ class Options(usage.Options):
 
         @raise usage.UsageError: something is faulty or missing.
         """
+        own_pid_file(self.parent, "agent")
         try:
             self.agent_config = self._config()
             self.invitation = _invitation(self.agent_config)

@@ -15,7 +15,7 @@ from relaytunnel import __version__
 from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError
 from relaytunnel.relay.service import RelayService
-from relaytunnel.tap.starting import Told, to_terminal
+from relaytunnel.tap.starting import Told, own_pid_file, to_terminal
 
 __all__ = ["Options", "makeService"]
 
@@ -62,6 +62,7 @@ class Options(usage.Options):
 
         @raise usage.UsageError: one of them is faulty.
         """
+        own_pid_file(self.parent, "relay")
         try:
             base = load_relay(self["config"]) if self["config"] else RelayConfig()
             single = ("state", "agents", "admin", "name")

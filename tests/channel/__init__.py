@@ -419,7 +419,8 @@ class Sockets(TestCase):
         identity()
         gc.collect()
         self.peers: list[Peer] = []
-        await deferLater(reactor, 0)  # the reactor has opened what it needs itself
+        # The reactor now runs, and has opened what it opens once for its ports.
+        await reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
         self._before = self._census()
 
     def listen(self, make: Callable[[], Protocol], tls: bool = False, buffer: int = 0) -> int:

@@ -39,13 +39,13 @@ from tests.relay.test_registry import EVERYTHING, an_agent
 PORTS = PortRange(20000, 20003)
 FOREIGN_PORT = 20001
 LIMITS = Limits(
-    waiting_per_relay=5,
-    waiting_per_server=3,
-    waiting_per_agent=4,
-    waiting_per_client=3,
-    sessions_per_server=3,
-    sessions_per_agent=4,
-    sessions_per_client=3,
+    waiting_per_relay=4,
+    waiting_per_server=2,
+    waiting_per_agent=3,
+    waiting_per_client=2,
+    sessions_per_server=2,
+    sessions_per_agent=3,
+    sessions_per_client=2,
     servers_per_agent=2,
     notify_rate=1_000_000,
     notify_burst=1_000_000,
@@ -55,15 +55,16 @@ RIGHTS = {
     "home": EVERYTHING,
     "guest": Rights(("web", "db"), ((20000, 20001),)),
 }
+SERVERS = ("web", "db", "web.office")
 HOSTS = ("web", "web.relay.example", "web.office.relay.example", "www.example", "any.example")
 
 agent_ids = st.sampled_from(sorted(RIGHTS))
-connection_ids = st.sampled_from(["web", "web.office", "db"])
+connection_ids = st.sampled_from(SERVERS)
+choices = st.integers(0, 5)
 clients = st.sampled_from(["198.51.100.1", "198.51.100.2", "2001:db8::7"])
-ways = st.sampled_from(
-    ["name", "host:www.example", "host:*.example", "host:web.relay.example"]
-    + ["port:0", "port:20000", "port:20002"]
-)
+own_ports = st.sampled_from(["port:0", "port:0", "port:20000", "port:20002"])
+hosts = st.sampled_from(["host:www.example", "host:*.example", "host:web.relay.example"])
+ways = st.just("name") | hosts | own_ports
 hopeless = st.sampled_from([f"port:{FOREIGN_PORT}", "port:20009"])
 reaches = st.one_of(
     st.lists(ways, max_size=2), st.lists(ways, max_size=4), st.lists(ways | hopeless, max_size=4)
@@ -116,16 +117,24 @@ class RelayModel(RuleBasedStateMachine):
         self.standing: dict[Place[object], str] = {}
         self.numbers: list[int] = []
         self.joins: Counter[bytes] = Counter()
-        self.come("office", 1, "192.0.2.1")
-        self.come("home", 2, "192.0.2.1")
+        for number, agent_id in enumerate(RIGHTS):
+            self.come([(agent_id, 1)], "192.0.2.1")
+            self.publish(number, SERVERS[number], ["name", "port:0"][: number + 1], "tls")
 
     # What happens
 
-    @rule(agent_id=agent_ids, epoch=st.integers(1, 3), host=clients)
-    def come(self, agent_id: str, epoch: int, host: str) -> None:
+    @rule(
+        agents=st.lists(st.tuples(agent_ids, st.integers(1, 3)), min_size=1, max_size=4),
+        host=clients,
+    )
+    def come(self, agents: list[tuple[str, int]], host: str) -> None:
         """
-        An agent comes, perhaps in the place of its ghost (S1, S2).
+        Agents come, perhaps in the place of their ghosts (S1, S2).
         """
+        for agent_id, epoch in agents:
+            self._come(agent_id, epoch, host)
+
+    def _come(self, agent_id: str, epoch: int, host: str) -> None:
         agent = an_agent(agent_id, epoch, RIGHTS[agent_id], f"{host}:4000")
         before = self.present.get(agent_id)
         try:
@@ -166,19 +175,21 @@ class RelayModel(RuleBasedStateMachine):
         del self.published[server.connection_id]
 
     @rule(
-        agent_id=agent_ids,
+        choice=choices,
         connection_id=connection_ids,
         reach=reaches,
         data=st.sampled_from(["tls", "plain"]),
     )
-    def publish(self, agent_id: str, connection_id: str, reach: list[str], data: str) -> None:
+    def publish(self, choice: int, connection_id: str, reach: list[str], data: str) -> None:
         """
         An agent publishes a server, or publishes it anew (S3, S4).
         """
-        agent = self.present.get(agent_id)
-        if agent is None:
+        if not self.present:
             return
+        agent = self.present[sorted(self.present)[choice % len(self.present)]]
         reasons = set(self._reasons(agent, connection_id, reach))
+        held = self.published.get(connection_id)
+        ports = [f"port:{port}" for port in held.ports] if held is not None else []
         message = Register(connection_id=connection_id, reach=tuple(reach), data=data)
         try:
             server = self.publisher.publish(agent, message)
@@ -191,6 +202,8 @@ class RelayModel(RuleBasedStateMachine):
         assert wanted <= found
         assert len(found) == len(server.reach) == len(wanted) + reach.count("port:0")
         assert all(way.startswith("port:") for way in found - wanted)
+        kept = [port for port in ports if port not in wanted][: reach.count("port:0")]
+        assert found.issuperset(kept)
         self.published[connection_id] = server
         self.away -= names(server)
 
@@ -244,14 +257,27 @@ class RelayModel(RuleBasedStateMachine):
             self._take_back(server)
             self.away -= names(server)
 
-    @rule(target=places, connection_id=connection_ids, client=clients)
-    def enter(self, connection_id: str, client: str) -> Any:
+    @rule(target=places, visits=st.lists(st.tuples(choices, clients), min_size=1, max_size=4))
+    def enter(self, visits: list[tuple[int, str]]) -> Any:
         """
-        A client comes for a server (S6).
+        Clients come for servers (S6).
         """
-        server = self.published.get(connection_id)
-        if server is None:
-            return multiple()
+        return multiple(*(place for visit in visits for place in self._enter(*visit)))
+
+    @rule(target=places, visits=st.lists(st.tuples(choices, clients), min_size=1, max_size=4))
+    def visit(self, visits: list[tuple[int, str]]) -> Any:
+        """
+        Clients come and are served at once (S6 to S11).
+        """
+        places = [place for visit in visits for place in self._enter(*visit)]
+        for place in places:
+            self.redeem(place, False)
+        return multiple(*places)
+
+    def _enter(self, choice: int, client: str) -> list[Place[object]]:
+        if not self.published:
+            return []
+        server = self.published[sorted(self.published)[choice % len(self.published)]]
         visit = object()
         full = self._full(server, client)
         try:
@@ -259,13 +285,13 @@ class RelayModel(RuleBasedStateMachine):
         except Rejection as rejection:
             assert rejection.code is Code.BUSY
             assert full
-            return multiple()
+            return []
         assert not full
         assert place.visit is visit and place.server is server
         assert place.epoch == server.agent.epoch
         self.standing[place] = "waiting"
         self.numbers.append(place.session)
-        return place
+        return [place]
 
     def _full(self, server: PublishedServer, client: str) -> bool:
         here = Counter[tuple[str, str]]()
@@ -284,6 +310,14 @@ class RelayModel(RuleBasedStateMachine):
             or here["served", "client"] >= LIMITS.sessions_per_client
         )
 
+    @rule(place=places, bit=st.integers(0, 7))
+    def invent(self, place: Place[object], bit: int) -> None:
+        """
+        A data channel presents a ticket that was never made.
+        """
+        ticket = bytes((place.ticket[0] ^ 1 << bit,)) + place.ticket[1:]
+        assert self.room.redeem(ticket) is None
+
     @rule(place=places, plain=st.booleans())
     def redeem(self, place: Place[object], plain: bool) -> None:
         """
@@ -300,14 +334,6 @@ class RelayModel(RuleBasedStateMachine):
             self.standing[place] = "served"
             self.joins[place.ticket] += 1
 
-    @rule(ticket=st.binary(min_size=TICKET_BYTES, max_size=TICKET_BYTES), plain=st.booleans())
-    def invent(self, ticket: bytes, plain: bool) -> None:
-        """
-        Somebody presents a ticket that was never made.
-        """
-        if int.from_bytes(ticket, "big") > len(self.numbers):
-            assert self.room.redeem(ticket, plain) is None
-
     @rule(place=places)
     def leave(self, place: Place[object]) -> None:
         """
@@ -316,7 +342,7 @@ class RelayModel(RuleBasedStateMachine):
         self.room.leave(place)
         self.standing[place] = "gone"
 
-    @rule(seconds=st.sampled_from([0.5, 4.0, 9.5]))
+    @rule(seconds=st.sampled_from([1.0, 4.0, 9.5]))
     def pass_time(self, seconds: float) -> None:
         """
         Time passes.

@@ -142,7 +142,7 @@ class SpliceContract(Sockets):
             port = self.listen(make, tls=True, buffer=buffer)
             side = _Side(self.framed_peer(port, buffer, buffer))
         await until(lambda: made, side.peer, what="the connection")
-        side.channel = made[0]
+        side.channel = made.pop()
         transport = (
             side.channel.transport if kind == TCP else self.data_channels[-1].transport
         )
@@ -491,7 +491,11 @@ class SpliceContract(Sockets):
         server.send(answer)
         if half_close:
             server.end()
-        await until(lambda: server.all_sent, server, what="the answer to be sent")
+        await until(
+            lambda: server.all_sent and not _queued(server.sock.fileno(), termios.TIOCOUTQ),
+            server,
+            what="the answer to be sent",
+        )
         if isinstance(server, FramedPeer) and not half_close:
             server.reset()
             await until(lambda: server.all_sent, server, what="the reset to be sent")

@@ -1,0 +1,188 @@
+"""
+How both programs tell that they cannot start.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+from twisted.application.service import MultiService, Service
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from relaytunnel.errors import AccountError, StateError
+from relaytunnel.tap.starting import Told, to_terminal
+from tests.processes import Finished, empty_directory, free_port, run, start_relay
+
+
+class _Fails(Service):
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+
+    def startService(self) -> None:
+        raise self.fault
+
+
+class ToldTests(SynchronousTestCase):
+    """
+    Errors become one line.
+    """
+
+    def test_ours(self) -> None:
+        """
+        An error that is raised on purpose is the text of the exit, and says
+        who it was.
+        """
+        for fault in (StateError("no place"), AccountError("no book")):
+            with self.assertRaises(SystemExit) as caught:
+                Told("twistd relay", _Fails(fault)).startService()
+            self.assertEqual(caught.exception.code, f"twistd relay: {fault}")
+
+    def test_others(self) -> None:
+        """
+        Any other error is a fault in the program, and stays as it is.
+        """
+        with self.assertRaises(ZeroDivisionError):
+            Told("twistd relay", _Fails(ZeroDivisionError())).startService()
+
+    def test_starts(self) -> None:
+        """
+        A service that starts is started, and stopped.
+        """
+        service = Service()
+        told = Told("twistd relay", service)
+        told.startService()
+        self.assertTrue(service.running)
+        told.stopService()
+        self.assertFalse(service.running)
+
+    def test_below_another(self) -> None:
+        """
+        It works as part of something larger.
+        """
+        parent = MultiService()
+        Told("twistd agent", _Fails(StateError("no place"))).setServiceParent(parent)
+        with self.assertRaises(SystemExit):
+            parent.startService()
+
+
+class TerminalTests(SynchronousTestCase):
+    """
+    What is shown past the log.
+    """
+
+    def test_shown(self) -> None:
+        """
+        A text is written as it is, at once.
+        """
+        out = io.StringIO()
+        self.patch(sys, "__stdout__", out)
+        to_terminal("an invitation\n")
+        self.assertEqual(out.getvalue(), "an invitation\n")
+
+    def test_no_terminal(self) -> None:
+        """
+        Where there is no standard output nothing is written.
+        """
+        self.patch(sys, "__stdout__", None)
+        to_terminal("an invitation\n")
+
+
+class ProgramTests(TestCase):
+    """
+    The same, as people see it.
+    """
+
+    timeout = 60
+
+    async def twistd(self, *arguments: str, seconds: float = 30) -> Finished:
+        twistd = str(Path(sys.executable).parent / "twistd")
+        return await run(self, twistd, "-n", "--pidfile=", *arguments, seconds=seconds)
+
+    def last_line(self, done: Finished) -> str:
+        """
+        The only line of standard error; a traceback would be many.
+        """
+        self.assertEqual(done.code, 1, done.err + done.out)
+        self.assertNotIn("Traceback", done.err + done.out)
+        return done.err.strip().rpartition("\n")[2]
+
+    async def test_state(self) -> None:
+        """
+        A relay whose state cannot be made says so in one line.
+        """
+        done = await self.twistd("relay", "--state", "/proc/nope")
+        self.assertEqual(done.err.count("\n"), 1)
+        line = self.last_line(done)
+        self.assertTrue(line.startswith("twistd relay: the state directory /proc/nope"), line)
+        self.assertIn("--state", line)
+
+    async def test_port(self) -> None:
+        """
+        A relay whose port is taken says so, and ends.
+        """
+        directory = empty_directory(self)
+        first = await start_relay(self, directory / "first")
+        done = await self.twistd(
+            *("relay", "--state", str(directory / "second"), "--admin", "off"),
+            *("--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{first.agents_port}:interface=127.0.0.1"),
+        )
+        line = self.last_line(done)
+        self.assertIn(f"tcp:{first.agents_port}", line)
+        self.assertIn("Address already in use", line)
+
+    async def test_database(self) -> None:
+        """
+        A relay whose database is damaged says so, and ends.
+        """
+        directory = empty_directory(self)
+        (directory / "accounts.sqlite3").write_bytes(b"no database" * 100)
+        done = await self.twistd(
+            *("relay", "--state", str(directory), "--admin", "off"),
+            *("--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
+        )
+        self.assertIn("accounts.sqlite3", self.last_line(done))
+
+    async def test_invitation_file(self) -> None:
+        """
+        A relay whose invitation cannot be read says so when its ports and
+        accounts are open already, and ends.
+        """
+        directory = empty_directory(self)
+        (directory / "invitation").mkdir()
+        done = await self.twistd(
+            *("relay", "--state", str(directory), "--admin", "off"),
+            *("--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
+        )
+        self.assertIn("invitation", self.last_line(done))
+
+    async def test_options(self) -> None:
+        """
+        A faulty option ends either program with a line that names it.
+        """
+        for arguments, named in (
+            (("relay", "--agents", "7000"), "tcp:7000"),
+            (("relay", "--clinets", "tcp:1"), "--clinets"),
+            (("agent", "--join", "relaytunnel://x"), "AGENT:SECRET"),
+            (("agent",), "join"),
+        ):
+            done = await self.twistd(*arguments)
+            self.assertEqual(done.code, 1)
+            self.assertNotIn("Traceback", done.err + done.out)
+            self.assertIn(named, (done.err + done.out).strip().rpartition("\n")[2])
+
+    async def test_stopped(self) -> None:
+        """
+        A relay that is told to stop ends by itself, with nothing to say.
+        """
+        relay = await start_relay(self, empty_directory(self) / "relay")
+        os.kill(relay.program.pid, signal.SIGTERM)
+        done = await relay.program.finished(10)
+        self.assertEqual(done.code, 0)
+        self.assertNotIn("Traceback", done.out + done.err)

@@ -30,8 +30,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
@@ -61,17 +61,17 @@ from relaytunnel.wire.messages import (
 from tests.processes import until
 
 __all__ = [
+    "ANY_PORT",
     "HOST",
     "Peer",
     "RawControl",
     "RawData",
     "RawRelay",
-    "ANY_PORT",
     "RunningCase",
-    "free_ports",
     "Target",
     "echo",
     "eventually",
+    "free_ports",
     "hello_page",
     "reactor",
     "request",
@@ -114,7 +114,7 @@ def free_ports() -> PortRange:
     Find some ports in a row on which nobody listens.
     """
     while True:
-        first = random.randrange(21000, 31000)  # noqa: S311  # below the ephemeral ports
+        first = random.randrange(21000, 31000)  # below the ephemeral ports
         try:
             for port in range(first, first + _PORTS):
                 with socket.socket() as probe:
@@ -516,6 +516,7 @@ class RunningCase(TestCase):
         """
         texts: list[str] = []
 
+        @implementer(ILogObserver)
         def take(event: LogEvent) -> None:
             texts.append(formatEvent(event))
 

@@ -4,8 +4,8 @@ An agent that nobody visits costs one connection, however much it publishes.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -26,7 +26,7 @@ def sockets(pid: int) -> dict[str, tuple[str, int, int]]:
     """
     own = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             link = os.readlink(f"/proc/{pid}/fd/{name}")
             if link.startswith("socket:["):
                 own.add(link[len("socket:[") : -1])
@@ -64,6 +64,9 @@ class IdleTests(TestCase):
             )
         )
         return path
+
+    async def one_connection(self, pid: int) -> None:
+        await until(lambda: len(sockets(pid)) == 1, 10, "one connection")
 
     async def test_one_connection(self) -> None:
         """
@@ -104,9 +107,7 @@ class IdleTests(TestCase):
                 self, self.relay.invitation, [], "--config", str(self.config(servers))
             )
             await agent.program.wait_for(f"s{servers - 1:04d} is reached at", 60)
-            await until(
-                lambda agent=agent: len(sockets(agent.program.pid)) == 1, 10, "one connection"
-            )
+            await self.one_connection(agent.program.pid)
             counts.append(descriptors(agent.program.pid))
             await agent.program.stop()
         self.assertEqual(counts[0], counts[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from typing import Any
 
 from relaytunnel.errors import Code
 from relaytunnel.wire.data import Kind
@@ -30,7 +31,7 @@ class RegistrationTests(RunningCase):
     S1 to S4: an agent and its servers become known.
     """
 
-    async def test_S1_agent_opens_the_control_channel(self) -> None:  # noqa: N802
+    async def test_S1_agent_opens_the_control_channel(self) -> None:
         """
         The agent dials the relay and says who it is; when the channel is
         lost, it opens another.
@@ -45,7 +46,7 @@ class RegistrationTests(RunningCase):
             lambda: relay.registry.agents.get("first") not in (None, present), "it is back"
         )
 
-    async def test_S2_relay_confirms_the_agent(self) -> None:  # noqa: N802
+    async def test_S2_relay_confirms_the_agent(self) -> None:
         """
         The relay stores an agent whose secret is right, and welcomes it.
         """
@@ -56,7 +57,7 @@ class RegistrationTests(RunningCase):
         self.assertEqual(welcome.relay, HOST)
         self.assertIn("first", relay.registry.agents)
 
-    async def test_S3_agent_registers_its_servers(self) -> None:  # noqa: N802
+    async def test_S3_agent_registers_its_servers(self) -> None:
         """
         The servers of its configuration are registered, and later one that
         asks the running agent.
@@ -67,7 +68,7 @@ class RegistrationTests(RunningCase):
         await agent.publish(self.server("shop", "127.0.0.1:2"))
         self.assertEqual(set(relay.registry.servers), {"web", "shop"})
 
-    async def test_S4_relay_confirms_each_server(self) -> None:  # noqa: N802
+    async def test_S4_relay_confirms_each_server(self) -> None:
         """
         A registered server is confirmed with its addresses, and the standing
         request for it follows.
@@ -88,7 +89,7 @@ class VisitTests(RunningCase):
     S5 to S13: a client reaches a server.
     """
 
-    async def test_S5_client_names_its_server(self) -> None:  # noqa: N802
+    async def test_S5_client_names_its_server(self) -> None:
         """
         A client that connects says by its Host which server it wants.
         """
@@ -98,7 +99,7 @@ class VisitTests(RunningCase):
         notify = await control.hears(Notify)
         self.assertEqual((notify.connection_id, notify.arrived), ("shop", "host:shop"))
 
-    async def test_S5_client_that_says_nothing(self) -> None:  # noqa: N802
+    async def test_S5_client_that_says_nothing(self) -> None:
         """
         A client that does not say which server it wants hears from the relay.
         """
@@ -106,7 +107,7 @@ class VisitTests(RunningCase):
         client = await self.client(relay)
         self.assertIn(b"server", await client.end_of_all())
 
-    async def test_S6_relay_admits_and_holds(self) -> None:  # noqa: N802
+    async def test_S6_relay_admits_and_holds(self) -> None:
         """
         A client of a server that exists waits with its bytes; one of a server
         that does not is told so.
@@ -119,7 +120,7 @@ class VisitTests(RunningCase):
         self.assertEqual(client.received, b"")
         self.assertIn("404", await self.get(relay, "nowhere"))
 
-    async def test_S7_relay_notifies_the_agent(self) -> None:  # noqa: N802
+    async def test_S7_relay_notifies_the_agent(self) -> None:
         """
         The agent is told of the client: which server, from where, with which
         ticket, and where to dial.
@@ -133,7 +134,7 @@ class VisitTests(RunningCase):
         self.assertEqual(len(notify.ticket), 32)
         self.assertEqual(notify.endpoint, SAME_ENDPOINT)
 
-    async def test_S8_agent_checks_the_connection_id(self) -> None:  # noqa: N802
+    async def test_S8_agent_checks_the_connection_id(self) -> None:
         """
         The agent accepts a client of a server that it registered, and refuses
         one of any other.
@@ -144,14 +145,14 @@ class VisitTests(RunningCase):
         control = await raw.welcomed()
         await control.hears(Register)
         control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))
-        notify = {"ticket": bytes(32), "client": f"{HOST}:1", "arrived": "name"}
+        notify: dict[str, Any] = {"ticket": bytes(32), "client": f"{HOST}:1", "arrived": "name"}
         control.say(Notify(session=1, connection_id="other", **notify))
         refusal = await control.hears(Refuse)
         self.assertEqual((refusal.session, refusal.code), (1, Code.UNKNOWN_ID.value))
         control.say(Notify(session=2, connection_id="web", **notify))
         self.assertEqual((await control.hears(Accept)).session, 2)
 
-    async def test_S9_agent_opens_the_server_channel(self) -> None:  # noqa: N802
+    async def test_S9_agent_opens_the_server_channel(self) -> None:
         """
         One connection to the target is made for one client.
         """
@@ -163,7 +164,7 @@ class VisitTests(RunningCase):
         await target.visit()
         self.assertEqual(len(target.visits), 1)
 
-    async def test_S10_agent_opens_the_data_channel(self) -> None:  # noqa: N802
+    async def test_S10_agent_opens_the_data_channel(self) -> None:
         """
         A connection from a port of its own presents the ticket, and joins the
         session.
@@ -176,7 +177,7 @@ class VisitTests(RunningCase):
         self.assertEqual(relay.visits.room.waiting, 0)
         self.assertNotEqual(data.port, control.port)
 
-    async def test_S11_held_bytes_flow_to_the_agent(self) -> None:  # noqa: N802
+    async def test_S11_held_bytes_flow_to_the_agent(self) -> None:
         """
         What the client said before is the first that the data channel carries.
         """
@@ -187,7 +188,7 @@ class VisitTests(RunningCase):
         await data.hears(request("web"))
         self.assertEqual(data.received, request("web"))
 
-    async def test_S12_agent_passes_them_to_the_server(self) -> None:  # noqa: N802
+    async def test_S12_agent_passes_them_to_the_server(self) -> None:
         """
         The server gets the very bytes that the client sent.
         """
@@ -199,7 +200,7 @@ class VisitTests(RunningCase):
         await visit.hears(b"\0\xff")
         self.assertEqual(visit.received, request("web", "/caf%C3%A9") + b"and a body \0\xff")
 
-    async def test_S13_free_communication(self) -> None:  # noqa: N802
+    async def test_S13_free_communication(self) -> None:
         """
         Any bytes go both ways at once, and all arrive in order.
         """
@@ -209,7 +210,7 @@ class VisitTests(RunningCase):
         head = request("web")
         client = await self.client(relay, head)
         visit = await target.visit()
-        up, down = random.randbytes(3_000_000), random.randbytes(3_000_001)  # noqa: S311
+        up, down = random.randbytes(3_000_000), random.randbytes(3_000_001)
         client.say(up)
         visit.say(down)
         await eventually(lambda: len(client.received) >= len(down), "all came down", 10)
@@ -223,7 +224,7 @@ class CloseTests(RunningCase):
     S14 to S20: either side closes, and the other sees it.
     """
 
-    async def test_S14_client_asks_for_the_end(self) -> None:  # noqa: N802
+    async def test_S14_client_asks_for_the_end(self) -> None:
         """
         The client asks in its own protocol, and the server hears it.
         """
@@ -235,7 +236,7 @@ class CloseTests(RunningCase):
         client.say(b"QUIT\r\n")
         await visit.hears(b"QUIT\r\n")
 
-    async def test_S15_agent_sees_the_server_close(self) -> None:  # noqa: N802
+    async def test_S15_agent_sees_the_server_close(self) -> None:
         """
         The end that the server sends reaches the agent's server channel.
         """
@@ -251,7 +252,7 @@ class CloseTests(RunningCase):
         client.end()
         await eventually(lambda: not agent.splices, "the agent's splice is over")
 
-    async def test_S16_agent_closes_the_data_channel(self) -> None:  # noqa: N802
+    async def test_S16_agent_closes_the_data_channel(self) -> None:
         """
         What is an end at the server is one on the data channel, which then
         serves no session any more.
@@ -269,7 +270,7 @@ class CloseTests(RunningCase):
         await eventually(lambda: relay.agents_port.parked == 1, "and at the relay")
         self.assertEqual(relay.visits.room.served, 0)
 
-    async def test_S17_relay_closes_the_client_channel(self) -> None:  # noqa: N802
+    async def test_S17_relay_closes_the_client_channel(self) -> None:
         """
         An end on the data channel is one for the client, behind all bytes.
         """
@@ -282,7 +283,7 @@ class CloseTests(RunningCase):
         self.assertEqual(await client.end_of_all(), b"the last words")
         self.assertFalse(client.was_reset)
 
-    async def test_S18_client_closes(self) -> None:  # noqa: N802
+    async def test_S18_client_closes(self) -> None:
         """
         The relay notices the end of the client channel.
         """
@@ -297,7 +298,7 @@ class CloseTests(RunningCase):
         await eventually(lambda: client.ended, "both directions have ended")
         await eventually(lambda: relay.clients.finished, "the session is over")
 
-    async def test_S19_relay_closes_the_data_channel(self) -> None:  # noqa: N802
+    async def test_S19_relay_closes_the_data_channel(self) -> None:
         """
         A client that closed is an end on the data channel, behind all bytes.
         """
@@ -310,7 +311,7 @@ class CloseTests(RunningCase):
         await data.hears_kind(Kind.EOF)
         self.assertEqual(data.received, request("web") + b"the last words")
 
-    async def test_S20_agent_closes_the_server_channel(self) -> None:  # noqa: N802
+    async def test_S20_agent_closes_the_server_channel(self) -> None:
         """
         The server sees the end of its client, and nothing is left of the
         session.

@@ -51,11 +51,12 @@ class Backoff:
         The relay restarts as planned and wants its agents back spread over
         this time, in seconds.
         """
-        self._asked = (0.0, reconnect_in)
+        self._asked = (0.0, max(_FIRST, reconnect_in))
 
     def delay(self) -> float:
         """
-        @return: seconds to wait now; each call counts as one more failure.
+        @return: seconds to wait now.  Each call counts as one more failure,
+            but for those that give the relay the time it asked for.
         """
         now = self._seconds()
         if self._welcomed_at is not None and now - self._welcomed_at >= _HEALTHY_AFTER:

@@ -41,7 +41,8 @@ class DataChannel(Protocol):
 
     @ivar joining: called with this channel and a ticket when JOIN comes in
         while no session is on; C{None} where JOIN is not expected (the agent).
-    @ivar idle: called with this channel when a session has ended cleanly.
+    @ivar idle: called with this channel when a session has ended cleanly, and
+        a peer that was slow to read has taken what there was.
     @ivar lost: called with this channel when the connection is gone.
     @ivar number: what its owner calls it.
     """
@@ -50,6 +51,7 @@ class DataChannel(Protocol):
     number = 0
     stream: FramedStream | None = None
     _congested = False
+    _draining = False
     _closing = False
     _gone = False
     _paused = False
@@ -78,6 +80,7 @@ class DataChannel(Protocol):
 
         @return: its stream.
         """
+        self._draining = False
         stream = self.stream = FramedStream(self)
         return stream
 
@@ -102,10 +105,11 @@ class DataChannel(Protocol):
         """
         if not (self._closing or self._gone):
             self._closing = True
-            self._arm()
+            self._arm(self._limits.close)
             transport: Any = self.transport
             transport.unregisterProducer()
             transport.loseConnection()
+            self.resume()  # the peer's answer to the close has to be read
 
     def abort(self) -> None:
         """
@@ -133,14 +137,24 @@ class DataChannel(Protocol):
         if self._congested:
             self.abort()
             return
+        self._part(self._limits.close)
+
+    def send_rest(self) -> None:
+        """
+        Deliver what was written, and then say that the session is aborted,
+        all within the linger limit.
+        """
+        self.stream = None
+        if not (self._closing or self._gone):
+            self._part(self._limits.linger)
+
+    def _part(self, within: float) -> None:
         self._closing = True
-        self._arm()
+        self._arm(within)
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.write(RESET_FRAME)
-        if self._paused:
-            self._paused = False
-            transport.resumeProducing()
+        self.resume()
 
     def pause(self) -> None:
         """
@@ -165,7 +179,9 @@ class DataChannel(Protocol):
         """
         self.stream = None
         self.resume()
-        if not (self._closing or self._gone):
+        if self._congested:
+            self._draining = True
+        elif not (self._closing or self._gone):
             self.idle(self)
 
     # What the reactor calls.
@@ -230,6 +246,10 @@ class DataChannel(Protocol):
         self._congested = False
         if self.stream is not None and self.stream.producer is not None:
             self.stream.producer.resumeProducing()
+        if self._draining:
+            self._draining = False
+            if self.usable:
+                self.idle(self)
 
     def stopProducing(self) -> None:
         """
@@ -243,9 +263,9 @@ class DataChannel(Protocol):
         """
         return self._congested
 
-    def _arm(self) -> None:
+    def _arm(self, seconds: float) -> None:
         if self._alarm is None:
-            self._alarm = self._clock.callLater(self._limits.close, self._abort_late)
+            self._alarm = self._clock.callLater(seconds, self._abort_late)
 
     def _abort_late(self) -> None:
         self._alarm = None
@@ -322,7 +342,8 @@ class FramedStream:
         if not self._over:
             self._over = True
             self.producer = None
-            self.receiver.channel_lost(why)
+            if self.receiver is not None:
+                self.receiver.channel_lost(why)
 
     def reset(self) -> None:
         if not self._over:
@@ -332,7 +353,10 @@ class FramedStream:
 
     def finish(self) -> None:
         self.end()
-        self.reset()
+        if not self._over:
+            self._over = True
+            self.producer = None
+            self._channel.send_rest()
 
     def close(self) -> None:
         """

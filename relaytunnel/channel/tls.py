@@ -122,6 +122,7 @@ class AgentTLS:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
 
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        self.fault = None
         connection = SSL.Connection(self._context, None)
         if not self._literal:
             connection.set_tlsext_host_name(self._host.encode("ascii"))

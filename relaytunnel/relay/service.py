@@ -112,7 +112,9 @@ class RelayService(Service):
         except BaseException:
             self._listeners.stop()
             self._hangups.close()
-            self.accounts.close()
+            # No thread runs yet, and where there is no reactor none may be
+            # started: the process could not end before it.
+            store.close()
             raise
         super().startService()
         self._poll.start(_REVISION_EVERY, now=True)

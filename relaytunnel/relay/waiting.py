@@ -59,9 +59,8 @@ class Place(Generic[V]):
     A session's place, first in the waiting room and then among those served.
 
     @ivar session: the relay's number for it.
-    @ivar ticket: what the data channel has to present.
-    @ivar epoch: the epoch of the agent that was notified; the ticket is bound
-        to it.
+    @ivar ticket: what the data channel has to present.  It is good for this
+        session alone, and dies with the stay of the agent that was notified.
     @ivar expires: when the ticket does, by the room's clock.
     @ivar waiting: in the waiting room, or served.
     """
@@ -71,7 +70,6 @@ class Place(Generic[V]):
     visit: V
     server: PublishedServer
     client: str
-    epoch: int
     expires: float
     waiting: bool = True
 
@@ -169,7 +167,6 @@ class WaitingRoom(Generic[V]):
             visit,
             server,
             client,
-            server.agent.epoch,
             now + limits.waiting,
         )
         self._by_digest[_digest(place.ticket)] = place

@@ -112,7 +112,7 @@ class Welcome(_Message, frozen=True):
     relay: _Text
     node: _Text
     sessions: _Number
-    ping: _Seconds
+    ping: Annotated[float, msgspec.Meta(ge=0.01, le=86400)]
 
 
 class Denied(_Message, frozen=True):

@@ -5,13 +5,22 @@ A whole agent: how it finds its relay, what it publishes, how it stops.
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from relaytunnel.channel.identity import own_identity
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import Denied, Goodbye, Register, Registered, StandingRequest
-from tests.running import HOST, RunningCase, echo, eventually, hello_page, reactor, request, sockets
+from tests.running import (
+    HOST,
+    RunningCase,
+    echo,
+    eventually,
+    hello_page,
+    reactor,
+    request,
+    sockets,
+)
 
 
 class RelayTests(RunningCase):
@@ -41,7 +50,7 @@ class RelayTests(RunningCase):
         """
         directory = self.mktemp()
         os.mkdir(directory)
-        identity = own_identity(directory, HOST, datetime(2001, 3, 4, tzinfo=timezone.utc))
+        identity = own_identity(directory, HOST, datetime(2001, 3, 4, tzinfo=UTC))
         raw = self.raw_relay(identity)
         logged = self.logged()
         agent = self.new_agent(raw.invitation)

@@ -47,6 +47,7 @@ from relaytunnel.wire.data import (
 __all__ = [
     "TICKET",
     "FramedPeer",
+    "Makes",
     "Peer",
     "Received",
     "Sockets",
@@ -398,7 +399,11 @@ class Received:
         self.events.append(why.value)
 
 
-class _Factory(Factory):
+class Makes(Factory):
+    """
+    A factory of whatever this callable makes.
+    """
+
     noisy = False
 
     def __init__(self, make: Callable[[], Protocol]) -> None:
@@ -430,7 +435,7 @@ class Sockets(TestCase):
         @param buffer: how large the kernel's buffers of these connections are.
         @return: the port's number.
         """
-        factory: Factory = _Factory(make)
+        factory: Factory = Makes(make)
         if tls:
             factory = TLSMemoryBIOFactory(RelayTLS(identity()), False, factory)
             factory.noisy = False

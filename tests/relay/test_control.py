@@ -593,7 +593,7 @@ class StayTests(RunningCase):
         relay = self.start_relay({"ping": 0.05, "dead": 0.2})
         control = await self.raw_agent(relay, "web")
         began = reactor.seconds()
-        await eventually(lambda: reactor.seconds() - began > 0.5, "some time passes")  # noqa: PLR2004
+        await eventually(lambda: reactor.seconds() - began > 0.5, "some time passes")
         self.assertIs(control.lost, None)
 
     async def test_does_not_read(self) -> None:

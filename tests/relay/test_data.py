@@ -61,7 +61,7 @@ class TicketTests(RunningCase):
         """
         A ticket that was never given joins nothing; who waits goes on waiting.
         """
-        relay, client, notify = await self.waiting()
+        relay, _client, notify = await self.waiting()
         await self.joins_nothing(relay, await self.raw_data(relay, os.urandom(32)))
         almost = notify.ticket[:-1] + bytes((notify.ticket[-1] ^ 1,))
         await self.joins_nothing(relay, await self.raw_data(relay, almost))
@@ -119,7 +119,7 @@ class PlainTests(RunningCase):
         """
         relay = self.start_relay()
         control = await self.raw_agent(relay, Register(connection_id="web", data="plain"))
-        client, notify = await self.session(relay, control)
+        _client, notify = await self.session(relay, control)
         data = await self.dial(relay.facts.agents)
         for byte in plain_preamble(notify.ticket):
             data.say(bytes((byte,)))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 
-from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.names import Reach

@@ -53,7 +53,7 @@ LIMITS = Limits(
 RIGHTS = {
     "office": EVERYTHING,
     "home": EVERYTHING,
-    "guest": Rights(("web", "db"), ((20000, 20001),)),
+    "guest": Rights(("web.office", "db"), ((20000, 20001),)),
 }
 SERVERS = ("web", "db", "web.office")
 HOSTS = ("web", "web.relay.example", "web.office.relay.example", "www.example", "any.example")
@@ -186,7 +186,7 @@ class RelayModel(RuleBasedStateMachine):
         """
         if not self.present:
             return
-        agent = self.present[sorted(self.present)[choice % len(self.present)]]
+        agent = list(self.present.values())[choice % len(self.present)]
         reasons = set(self._reasons(agent, connection_id, reach))
         held = self.published.get(connection_id)
         ports = [f"port:{port}" for port in held.ports] if held is not None else []
@@ -288,7 +288,6 @@ class RelayModel(RuleBasedStateMachine):
             return []
         assert not full
         assert place.visit is visit and place.server is server
-        assert place.epoch == server.agent.epoch
         self.standing[place] = "waiting"
         self.numbers.append(place.session)
         return [place]
@@ -348,6 +347,15 @@ class RelayModel(RuleBasedStateMachine):
         Time passes.
         """
         self.clock.advance(seconds)
+
+    @rule()
+    def come_too_late(self) -> None:
+        """
+        So much time passes that every ticket is presented too late.
+        """
+        self.clock.advance(LIMITS.waiting)
+        for place in self.standing:
+            self.redeem(place, False)
 
     # What holds at any time
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class StartTests(RunningCase):
         """
         directory = self.mktemp()
         os.mkdir(directory)
-        own_identity(directory, HOST, datetime(2001, 3, 4, tzinfo=timezone.utc))
+        own_identity(directory, HOST, datetime(2001, 3, 4, tzinfo=UTC))
         certificate = os.path.join(directory, "certificate.pem")
         reason = self.refusal(
             StateError, certificate=certificate, key=os.path.join(directory, "key.pem")
@@ -204,7 +204,7 @@ class StartTests(RunningCase):
         """
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
         names = [
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("CA", "relay")
@@ -398,7 +398,7 @@ class StopTests(RunningCase):
         await data.hears(b"GET")
         waiting, _ = await self.session(relay, control)
         silent = await self.client(relay)
-        await eventually(lambda: len(relay.clients.present) == 2, "all have come")  # noqa: PLR2004
+        await eventually(lambda: len(relay.clients.present) == 2, "all have come")
         await relay.stopService()
         self.assertIn(b"503", await waiting.end_of_all())
         await running.is_reset()
@@ -423,8 +423,9 @@ class StopTests(RunningCase):
         self.assertLess(reactor.seconds() - began, 3)
         self.assertEqual(relay.agents_port.unauthenticated, 0)
         told.say(b"are you there?")  # a reset behind an end is seen by writing
-        for peer in (unknown, silent, data, told):
-            await eventually(lambda peer=peer: peer.lost, f"{peer} is closed", 1)
+        await eventually(
+            lambda: unknown.lost and silent.lost and data.lost and told.lost, "all are closed", 1
+        )
 
     async def test_facts_stay(self) -> None:
         """

@@ -172,8 +172,8 @@ class PlaceTests(RoomCase):
         self.clock.advance(5)
         place = self.enter()
         self.assertEqual(
-            (place.visit, place.server, place.client, place.epoch, place.expires, place.waiting),
-            ("visit", self.server, "198.51.100.1", 1, 15.0, True),
+            (place.visit, place.server, place.client, place.expires, place.waiting),
+            ("visit", self.server, "198.51.100.1", 15.0, True),
         )
         self.assertEqual((self.room.waiting, self.room.served), (1, 0))
 

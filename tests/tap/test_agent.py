@@ -146,7 +146,7 @@ class OptionsTests(SynchronousTestCase):
         """
         for bad, reason in (
             ("web", "NAME=TARGET"),
-            ("web=", "HOST:PORT"),
+            ("web=", "cannot be empty"),
             ("web=8080", "HOST:PORT"),
             ("we b=127.0.0.1:8080", "we b"),
             ("web=127.0.0.1:http", "http"),

@@ -39,7 +39,7 @@ from relaytunnel.accounts import AccountStore
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.service import AgentService
 from relaytunnel.channel.identity import Identity, own_identity
-from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS, RelayTLS
+from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS, RelayTLS, negotiated
 from relaytunnel.config import AgentConfig, Limits, RelayConfig, ServerConfig
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.relay.service import RelayService
@@ -330,6 +330,8 @@ class RawControl(_Raw):
         self._reader = MessageReader(MAX_BODY)
 
     def dataReceived(self, data: bytes) -> None:
+        if negotiated(self.transport) == DATA:
+            return  # an agent has dialled a data channel to a relay that has none
         for message in self._reader.feed(data):
             if isinstance(message, Ping) and self.pongs:
                 self.say(Pong(number=message.number))

@@ -127,7 +127,8 @@ def own_identity(directory: str, name: str, now: datetime | None = None) -> Iden
         key = serialization.load_pem_private_key(_read(key_file), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         raise StateError(f"{key_file}: holds no PEM key without a password: {fault}") from None
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    if not isinstance(key, _Key):
+        raise StateError(f"{key_file}: is no ECDSA, Ed25519 or RSA key, which TLS 1.3 needs")
     certificate = _self_signed(key, name, now)
     write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
     return Identity(key, [certificate], True)
@@ -144,9 +145,7 @@ def _is_stale(certificate: str, key: str, now: datetime) -> bool:
     return True
 
 
-def _self_signed(
-    key: ec.EllipticCurvePrivateKey, name: str, now: datetime
-) -> x509.Certificate:
+def _self_signed(key: _Key, name: str, now: datetime) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     alternative: x509.GeneralName
     try:
@@ -164,7 +163,7 @@ def _self_signed(
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     )
 
 

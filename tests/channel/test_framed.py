@@ -11,6 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.testing import StringTransport
 
 from relaytunnel.channel.framed import DataChannel, FramedStream
 from relaytunnel.channel.hangup import HangupWatch
@@ -19,7 +20,6 @@ from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame
 from tests.channel import (
     TICKET,
-    FramedPeer,
     Peer,
     Received,
     Sockets,
@@ -77,7 +77,8 @@ class DataChannelTests(Sockets):
         """
         @return: the stream of the session that the far end has joined.
         """
-        self.far = self.framed_peer(self.listen(self.make, tls=True, buffer=buffer), buffer, buffer)
+        port = self.listen(self.make, tls=True, buffer=buffer)
+        self.far = self.framed_peer(port, buffer, buffer)
         await self.until(lambda: self.streams, "JOIN")
         self.channel = self.made[0]
         return self.streams[-1]
@@ -502,8 +503,6 @@ class AgentsEndTests(Sockets):
         """
         C{join} presents the ticket, and begins.
         """
-        from twisted.internet.testing import StringTransport
-
         channel = DataChannel(reactor, Limits(), None)
         transport = StringTransport()
         channel.makeConnection(transport)
@@ -513,6 +512,3 @@ class AgentsEndTests(Sockets):
         stream.write(b"hello")
         stream.write(b"")
         self.assertEqual(transport.value(), join_frame(TICKET) + data_frames(b"hello"))
-
-
-__all__ = ["AgentsEndTests", "DataChannelTests", "FramedPeer"]

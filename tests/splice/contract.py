@@ -12,7 +12,6 @@ import fcntl
 import gc
 import hashlib
 import random
-import socket
 import struct
 import termios
 import weakref

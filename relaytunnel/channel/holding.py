@@ -37,19 +37,23 @@ class Holding:
         self.heard: Callable[[], None] | None = None
         self.lost: Callable[[Lost], None] | None = None
 
-    def at_least(self, limit: int) -> None:
+    def bound(self, limit: int) -> None:
         """
-        Hold this many bytes before the channel is paused, or more.
+        Hold this many bytes before the channel is paused.
         """
-        self._limit = max(self._limit, limit)
+        self._limit = limit
+        self._pause_when_full()
 
     def data_received(self, data: bytes) -> None:
         self.held += data
+        self._pause_when_full()
+        if self.heard is not None:
+            self.heard()
+
+    def _pause_when_full(self) -> None:
         if len(self.held) >= self._limit and not self._paused:
             self._paused = True
             self._channel.pauseProducing()
-        if self.heard is not None:
-            self.heard()
 
     def end_received(self) -> None:
         self.ended = True

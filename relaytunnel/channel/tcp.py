@@ -347,9 +347,10 @@ class TCPChannel(Protocol):
         Of a peer that answered and is gone, the answer and the reset may have
         come in one turn of the reactor.
         """
-        if not (self._out_ended or self._deaf) and hasattr(self.transport, "doWrite"):
+        transport: Any = self.transport
+        if not (self._out_ended or self._deaf) and hasattr(transport, "dataBuffer"):
             self._unregister()
-            self.transport.doWrite()
+            transport.doWrite()
 
     def _abort(self) -> None:
         transport: Any = self.transport

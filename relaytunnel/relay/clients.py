@@ -119,7 +119,8 @@ class ClientVisit:
         self._answer = self._arrival.answer
         self._channel.holding.heard = self._heard
         # A whole head and a byte too many have to come in before it is paused.
-        self._channel.holding.at_least(DEFAULT_LIMITS.max_head + 1)
+        held = self._clients.limits.held
+        self._channel.holding.bound(max(held, DEFAULT_LIMITS.max_head + 1))
         self._deadline = self._clients.clock.callLater(
             self._clients.limits.arrival, self._said_nothing
         )
@@ -171,6 +172,7 @@ class ClientVisit:
         self._deadline = None
         if self._arrival is not None:
             self._arrival.take()
+            self._channel.holding.bound(self._clients.limits.held)
 
     def _seek(self, server: PublishedServer, arrived: str) -> None:
         self._clients.visits.seek(self._visit, self, server, arrived)

@@ -22,8 +22,9 @@ from functools import cache
 from tempfile import mkdtemp
 from typing import Any
 
+from zope.interface import implementer
+
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
@@ -33,7 +34,7 @@ from twisted.trial.unittest import FailTest, TestCase
 from relaytunnel.channel.identity import Identity, own_identity
 from relaytunnel.channel.tls import DATA, RelayTLS
 from relaytunnel.errors import ProtocolError
-from relaytunnel.interfaces import Lost
+from relaytunnel.interfaces import IChannelReceiver, Lost
 from relaytunnel.wire.data import (
     EOF_FRAME,
     MAX_PAYLOAD,
@@ -371,6 +372,7 @@ async def pause_for(seconds: float, *peers: Peer) -> None:
     await until(lambda: reactor.seconds() - began >= seconds, *peers)
 
 
+@implementer(IChannelReceiver)
 class Received:
     """
     An L{relaytunnel.interfaces.IChannelReceiver} that remembers.
@@ -424,6 +426,7 @@ class Sockets(TestCase):
         identity()
         gc.collect()
         self.peers: list[Peer] = []
+        self.ports: list[Any] = []
         # The reactor now runs, and has opened what it opens once for its ports.
         await reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
         self._before = self._census()
@@ -435,7 +438,7 @@ class Sockets(TestCase):
         @param buffer: how large the kernel's buffers of these connections are.
         @return: the port's number.
         """
-        factory: Factory = Makes(make)
+        factory: Any = Makes(make)
         if tls:
             factory = TLSMemoryBIOFactory(RelayTLS(identity()), False, factory)
             factory.noisy = False
@@ -443,14 +446,13 @@ class Sockets(TestCase):
         if buffer:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        self.ports = getattr(self, "ports", [])
         self.ports.append(port)
         return int(port.getHost().port)
 
     async def tearDown(self) -> None:  # type: ignore[override]
         for peer in self.peers:
             peer.close()
-        for port in getattr(self, "ports", []):
+        for port in self.ports:
             await port.stopListening()
         with contextlib.suppress(FailTest):
             await until(lambda: self._census() == self._before, within=5)
@@ -478,10 +480,3 @@ class Sockets(TestCase):
         peer = FramedPeer(port, receive_buffer, send_buffer)
         self.peers.append(peer)
         return peer
-
-
-def wait(seconds: float) -> Deferred[None]:
-    """
-    @return: fires later.
-    """
-    return deferLater(reactor, seconds)

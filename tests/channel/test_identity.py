@@ -282,7 +282,7 @@ class WritePrivateTests(SynchronousTestCase):
         path = self.mktemp()
         with open(path, "wb") as file:
             file.write(b"before, and longer")
-        os.chmod(path, 0o644)  # noqa: S103
+        os.chmod(path, 0o644)
         write_private(path, b"after")
         with open(path, "rb") as file:
             self.assertEqual(file.read(), b"after")

@@ -425,7 +425,7 @@ class TCPChannelTests(Sockets):
         A UNIX socket is a channel too.
         """
         made: list[TCPChannel] = []
-        path = f"/tmp/{os.getpid()}-{id(self):x}.sock"  # noqa: S108  # paths are short there
+        path = f"/tmp/{os.getpid()}-{id(self):x}.sock"  # paths are short there
         port = await UNIXServerEndpoint(reactor, path).listen(
             Makes(lambda: TCPChannel(reactor, self.limits, self.hangups, made.append))
         )

@@ -115,7 +115,7 @@ class TLSTests(Sockets):
 
         factory = TLSMemoryBIOFactory(RelayTLS(ident or identity()), False, Makes(make))
         factory.noisy = False
-        return self.listen(lambda: factory.buildProtocol(None))  # type: ignore[arg-type, return-value]
+        return self.listen(lambda: factory.buildProtocol(None))
 
     async def dial(self, port: int, tls: Any) -> _End:
         """
@@ -193,8 +193,8 @@ class TLSTests(Sockets):
         def shake() -> None:
             context.wrap_socket(peer.sock).close()
 
-        fault = await self.assertFailure(deferToThread(shake), ssl.SSLError)
-        self.assertIn("protocol version", str(fault).lower().replace("_", " "))
+        refused: Any = self.assertFailure(deferToThread(shake), ssl.SSLError)
+        self.assertIn("protocol version", str(await refused).lower().replace("_", " "))
         await until(lambda: self.relay_ends[0].lost)
         self.assertIsNone(self.relay_ends[0].alpn)
 
@@ -324,7 +324,7 @@ class TLSTests(Sockets):
         An authority that the agent does not know is refused.
         """
         _, _, path = self.authority()
-        key, certificate, _ = self.authority()
+        key, _, _ = self.authority()
         other = certify(key, "another authority", authority=True)
         own = _key()
         ident = Identity(own, [certify(own, "relay.example", (key, other))], False)

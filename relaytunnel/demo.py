@@ -134,9 +134,7 @@ class Demo:
         invitation = os.path.join(state, "invitation")
         self._wait("the relay's invitation", lambda: os.path.exists(invitation))
         self._wait("the relay's port", lambda: _answers(agents))
-        self._twistd(
-            "agent", "--join-file", invitation, "--publish", f"web=127.0.0.1:{server}"
-        )
+        self._twistd("agent", "--join-file", invitation, "--publish", f"web=127.0.0.1:{server}")
         self._expect("S4", 1)
         return f"http://web.localhost:{clients}/"
 

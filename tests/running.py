@@ -546,9 +546,7 @@ class RunningCase(TestCase):
         }
         return RelayConfig(**{**values, **given})
 
-    def start_relay(
-        self, limits: Mapping[str, Any] | None = None, **given: Any
-    ) -> RelayService:
+    def start_relay(self, limits: Mapping[str, Any] | None = None, **given: Any) -> RelayService:
         """
         Start a relay; see L{relay_config}.
         """
@@ -625,9 +623,7 @@ class RunningCase(TestCase):
         """
         Start an agent and wait until its servers are published.
         """
-        agent = self.new_agent(
-            invitation or self.first_invitation(relay), *servers, limits=limits
-        )
+        agent = self.new_agent(invitation or self.first_invitation(relay), *servers, limits=limits)
         await self.published(agent)
         return agent
 
@@ -636,8 +632,10 @@ class RunningCase(TestCase):
         Wait until an agent is let in and its servers are published.
         """
         await eventually(
-            lambda: agent.control is not None
-            and all(server.registered and server.endpoints for server in agent.state.servers),
+            lambda: (
+                agent.control is not None
+                and all(server.registered and server.endpoints for server in agent.state.servers)
+            ),
             "the servers are published",
             10,
         )
@@ -700,9 +698,7 @@ class RunningCase(TestCase):
         }
         return Hello(**{**values, **given})
 
-    async def _tls(
-        self, protocol: _R, relay: RelayService, alpn: bytes, pin: str | None
-    ) -> _R:
+    async def _tls(self, protocol: _R, relay: RelayService, alpn: bytes, pin: str | None) -> _R:
         tls = AgentTLS(HOST, alpn, pin or relay.facts.pin)
         await self._dial(protocol, relay.facts.agents, tls)
         await eventually(lambda: protocol.ready or protocol.lost, "the handshake is done")
@@ -815,4 +811,3 @@ class RunningCase(TestCase):
         notify = await control.hears(Notify)
         control.say(Accept(session=notify.session))
         return client, notify
-

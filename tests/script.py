@@ -426,9 +426,7 @@ def ticket(number: int) -> bytes:
     return b"ticket %d" % number + b"." * (32 - len(b"ticket %d" % number))
 
 
-def relay_core(
-    script: Script, clock: IReactorTime, limits: Limits, ports: FakePorts
-) -> Reception:
+def relay_core(script: Script, clock: IReactorTime, limits: Limits, ports: FakePorts) -> Reception:
     """
     @return: a relay without agents and clients, which has the ports 20000 to
         20003 for servers, numbers its sessions from 1, and gives out the

@@ -17,7 +17,25 @@ from twisted.trial.unittest import TestCase
 from relaytunnel import demo
 from relaytunnel.demo import Demo, run_demo
 
-STEPS = "S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 S11 S12 S13 S14-S15 S16-S17 S18-S19 S20".split()
+STEPS = [
+    "S1",
+    "S2",
+    "S3",
+    "S4",
+    "S5",
+    "S6",
+    "S7",
+    "S8",
+    "S9",
+    "S10",
+    "S11",
+    "S12",
+    "S13",
+    "S14-S15",
+    "S16-S17",
+    "S18-S19",
+    "S20",
+]
 
 
 def processes() -> set[int]:
@@ -27,7 +45,10 @@ def processes() -> set[int]:
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="ascii") as stat:
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{name}/stat", encoding="ascii") as stat,
+            ):
                 if int(stat.read().rpartition(")")[2].split()[1]) == os.getpid():
                     found.add(int(name))
     return found

@@ -91,9 +91,7 @@ class IdleTests(TestCase):
             [each for each in outside if each[0] != _LISTENING],
             [(_ESTABLISHED, self.relay.agents_port, own)],
         )
-        self.assertEqual(
-            {port for state, port, _ in outside if state == _LISTENING}, listening
-        )
+        self.assertEqual({port for state, port, _ in outside if state == _LISTENING}, listening)
         # Beside the connection at most what its database opens by itself.
         self.assertLessEqual(descriptors(relay) - before, 6)
 

@@ -395,9 +395,7 @@ class Visit(FakeVisitDoors):
 
     def refuse(self, failing: Failing) -> None:
         self._agent.door.send(
-            Refuse(
-                session=self._notify.session, code=failing.code.value, reason=failing.reason
-            )
+            Refuse(session=self._notify.session, code=failing.code.value, reason=failing.reason)
         )
 
     def splice(self) -> None:
@@ -464,9 +462,7 @@ class ProcedureTestCase(ScriptedTestCase):
         """
         A channel of this world, watched by the script.
         """
-        channel = FakeChannel(
-            name, self.script.record, peer, self.limits.held, self.network.post
-        )
+        channel = FakeChannel(name, self.script.record, peer, self.limits.held, self.network.post)
         self.channels.append(channel)
         return channel
 
@@ -708,9 +704,7 @@ class AgentStepsTests(ProcedureTestCase):
         """
         self.up_to_s4()
         old = Agent(self, "office", 4, [WEB])
-        reason = (
-            "an agent office that was started later is connected from 198.51.100.7:40000"
-        )
+        reason = "an agent office that was started later is connected from 198.51.100.7:40000"
         (
             self.script
             >> Cues("old agent", old).dial("old", 40001)
@@ -956,13 +950,7 @@ class ClientStepsTests(ProcedureTestCase):
         channel = self.channels[0]
         self.assertEqual((channel.pauses, channel.resumes), (1, 0))
         self.assertEqual(len(channel.holding.held), len(REQUEST) + 32)
-        (
-            self.script
-            >> client.resets()
-            << RelaySays(Cancel(session=1))
-            << Drops()
-            << Forgets()
-        )
+        (self.script >> client.resets() << RelaySays(Cancel(session=1)) << Drops() << Forgets())
         self.nothing_left()
 
     def test_S6_no_such_server(self) -> None:
@@ -1006,11 +994,7 @@ class ClientStepsTests(ProcedureTestCase):
         no agent hears of it.
         """
         self.office.state.servers = Servers(
-            [
-                ServerConfig(
-                    id="web", target="tcp:127.0.0.1:8080", allow=networks(["192.0.2.0/24"])
-                )
-            ]
+            [ServerConfig(id="web", target="tcp:127.0.0.1:8080", allow=networks(["192.0.2.0/24"]))]
         )
         client = self.client()
         (
@@ -1155,13 +1139,7 @@ class ClientStepsTests(ProcedureTestCase):
             << DialsServer()
         )
         self.assertEqual(list(self.office.state.visits), [1])
-        (
-            self.script
-            >> client.resets()
-            << RelaySays(Cancel(session=1))
-            << Drops()
-            << Forgets()
-        )
+        (self.script >> client.resets() << RelaySays(Cancel(session=1)) << Drops() << Forgets())
 
     def test_S8_refused(self) -> None:
         """
@@ -1177,9 +1155,7 @@ class ClientStepsTests(ProcedureTestCase):
             >> client.says(REQUEST)
             << self.notify()
             << AgentSays(
-                Refuse(
-                    session=1, code="unknown-id", reason="this agent has not registered web"
-                )
+                Refuse(session=1, code="unknown-id", reason="this agent has not registered web")
             )
             << Writes("to client", told)  # type: ignore[arg-type]
             << Finishes("to client")
@@ -1205,13 +1181,7 @@ class ClientStepsTests(ProcedureTestCase):
             << HangsUp("the relay said protocol-error", "home")
         )
         self.assertEqual(list(self.relay.registry.agents), ["office"])
-        (
-            self.script
-            >> client.resets()
-            << RelaySays(Cancel(session=1))
-            << Drops()
-            << Forgets()
-        )
+        (self.script >> client.resets() << RelaySays(Cancel(session=1)) << Drops() << Forgets())
 
 
 class ChannelStepsTests(ProcedureTestCase):
@@ -1794,12 +1764,7 @@ class ClientClosesTests(ProcedureTestCase):
         """
         server = self.office.visits[1].server
         assert server is not None
-        (
-            self.script
-            >> self.visitor.ends()
-            << Ends("to agent")
-            << Ends("to server")
-        )
+        (self.script >> self.visitor.ends() << Ends("to agent") << Ends("to server"))
         self.assertEqual((server.taken, server.ended), (REQUEST, True))
         self.server_goes()
         self.assertEqual([one.over for one in self.channels], ["close"] * 4)
@@ -1835,12 +1800,7 @@ class ClientClosesTests(ProcedureTestCase):
             << Ends("to agent")
         )
         self.assertEqual((server.taken, server.waiting), (REQUEST, 3))
-        (
-            self.script
-            >> self.server.reads_again()
-            << Resumes("to relay")
-            << Ends("to server")
-        )
+        (self.script >> self.server.reads_again() << Resumes("to relay") << Ends("to server"))
         self.assertEqual(server.taken, REQUEST + b"bye")
         self.server_goes()
 
@@ -1901,9 +1861,13 @@ class ManyTests(ProcedureTestCase):
         An agent that stops says goodbye; its servers are away at once.
         """
         self.up_to_s4()
-        self.script >> self.agent.stop() << AgentSays(
-            Goodbye(code="shutdown", reason="the agent stops")
-        ) << HangsUp("the agent stops") << HangsUp("the agent said shutdown")
+        (
+            self.script
+            >> self.agent.stop()
+            << AgentSays(Goodbye(code="shutdown", reason="the agent stops"))
+            << HangsUp("the agent stops")
+            << HangsUp("the agent said shutdown")
+        )
         self.assertEqual(self.relay.registry.servers, {})
         self.assertIs(self.relay.registry.missing("web.example").code, Code.AGENT_AWAY)
 
@@ -1940,9 +1904,7 @@ class FakesTests(ProcedureTestCase):
         """
         script = Script(ScriptedTestCase())
         script.record(Ends("to client"))
-        fault = self.assertRaises(
-            self.failureException, script.__lshift__, Ends("to server")
-        )
+        fault = self.assertRaises(self.failureException, script.__lshift__, Ends("to server"))
         self.assertIn("-     channel = 'to server'", str(fault))
         self.assertIn("+     channel = 'to client'", str(fault))
 
@@ -1977,9 +1939,7 @@ class FakesTests(ProcedureTestCase):
         So does one that says what was not done.
         """
         script = Script(ScriptedTestCase())
-        fault = self.assertRaises(
-            self.failureException, script.__lshift__, Ends("to server")
-        )
+        fault = self.assertRaises(self.failureException, script.__lshift__, Ends("to server"))
         self.assertIn("- << Ends", str(fault))
 
     def test_blank(self) -> None:

@@ -57,9 +57,7 @@ class RelayControl(ControlChannel):
     _log = Logger()
     _deadline: IDelayedCall | None = None
 
-    def __init__(
-        self, clock: IReactorTime, limits: Limits, state: AgentState, home: Home
-    ) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits, state: AgentState, home: Home) -> None:
         super().__init__(clock, limits)
         self._home = home
         self._session = self.session = RelaySession(state, self)

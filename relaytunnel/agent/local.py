@@ -112,9 +112,7 @@ class _Asked(LineOnlyReceiver):
             self._waiting.discard(asked)
             return result
 
-        return asked.addBoth(done).addCallback(
-            lambda server: Answer(addresses=server.addresses)
-        )
+        return asked.addBoth(done).addCallback(lambda server: Answer(addresses=server.addresses))
 
     def _answer(self, answer: Answer) -> None:
         if self.connected:
@@ -128,9 +126,7 @@ class _Asked(LineOnlyReceiver):
 
 def _failed(failure: Failure) -> Answer:
     if failure.check(TimeoutError):
-        return Answer(
-            error="the relay has not answered yet; the server is published when it does"
-        )
+        return Answer(error="the relay has not answered yet; the server is published when it does")
     if failure.check(CancelledError):  # who asked has hung up
         return Answer(error="nobody waits for the answer")
     failure.trap(Rejection)

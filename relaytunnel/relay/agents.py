@@ -328,9 +328,7 @@ def _build() -> Callable[[_Core], Stay]:
         core.door.close(f"{code.value}: {reason}")
 
     @pep614(Checking.upon(Stay.dismiss).to(Over))
-    def dismiss_unchecked(
-        stay: Stay, core: _Core, hello: Hello, code: Code, reason: str
-    ) -> None:
+    def dismiss_unchecked(stay: Stay, core: _Core, hello: Hello, code: Code, reason: str) -> None:
         core.door.close(f"{code.value}: {reason}")
 
     Greeting.upon(Stay.lost).to(Over).returns(None)

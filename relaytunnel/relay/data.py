@@ -184,9 +184,7 @@ class AgentsPort(Factory):
 
     def _park(self, channel: DataChannel) -> None:
         # The agent lets go first; this is for one that does not.
-        self._parked[channel] = self.clock.callLater(
-            2 * self.limits.parked, self._unpark, channel
-        )
+        self._parked[channel] = self.clock.callLater(2 * self.limits.parked, self._unpark, channel)
 
     def _unpark(self, channel: DataChannel) -> None:
         del self._parked[channel]

@@ -172,9 +172,7 @@ class RelayService(Service):
             # Not imported by those who do not want it: it brings twisted.web.
             from relaytunnel.admin.api import admin_site
 
-            listening = listeners.listen(
-                config.admin, admin_site(self, self.state.admin_token())
-            )
+            listening = listeners.listen(config.admin, admin_site(self, self.state.admin_token()))
             if tcp_port(listening):
                 assert listening is not None
                 admin = f"{listening.getHost().host}:{tcp_port(listening)}"  # type: ignore[attr-defined]
@@ -252,9 +250,7 @@ class RelayService(Service):
                 f"{self.state.invitation}\n"
             )
         if invitation is not None:
-            self._log.info(
-                "the first agent's invitation is in {file}", file=self.state.invitation
-            )
+            self._log.info("the first agent's invitation is in {file}", file=self.state.invitation)
 
     # Changes of accounts, also by other processes
 

@@ -239,9 +239,7 @@ class Visits:
         """
         return _new_visit(_Core(door, self))
 
-    def seek(
-        self, visit: Visit, door: ClientDoor, server: PublishedServer, arrived: str
-    ) -> None:
+    def seek(self, visit: Visit, door: ClientDoor, server: PublishedServer, arrived: str) -> None:
         """
         S6: decide whether this client may reach this server now, and if so
         let it wait and notify the agent (S7).

@@ -36,11 +36,21 @@ class Options(usage.Options):
 
     optParameters = [
         ["config", "c", None, "Read this agent.toml; options given beside it win."],
-        ["join", "j", None, "The invitation, relaytunnel://...; it is a secret, and others on this"
-         " machine can see it here: --join-file hides it."],
+        [
+            "join",
+            "j",
+            None,
+            "The invitation, relaytunnel://...; it is a secret, and others on this"
+            " machine can see it here: --join-file hides it.",
+        ],
         ["join-file", "f", None, "A file that holds the invitation."],
-        ["local", "l", None, "A UNIX socket to make, where 'relaytunnel publish' asks this agent"
-         " to publish more servers while it runs."],
+        [
+            "local",
+            "l",
+            None,
+            "A UNIX socket to make, where 'relaytunnel publish' asks this agent"
+            " to publish more servers while it runs.",
+        ],
     ]
 
     compData = usage.Completions(

@@ -35,10 +35,18 @@ class Options(usage.Options):
         ["config", "c", None, "Read this relay.toml; options given beside it win."],
         ["state", "s", None, "Directory for key, certificate and accounts."],
         ["agents", "a", None, "Endpoint that agents dial. [default: tcp:7000]"],
-        ["admin", None, None, "Endpoint of the admin interface, or 'off'."
-         " [default: tcp:7080:interface=127.0.0.1]"],
-        ["name", "n", None, "The name or address by which others know this machine."
-         " [default: localhost]"],
+        [
+            "admin",
+            None,
+            None,
+            "Endpoint of the admin interface, or 'off'. [default: tcp:7080:interface=127.0.0.1]",
+        ],
+        [
+            "name",
+            "n",
+            None,
+            "The name or address by which others know this machine. [default: localhost]",
+        ],
     ]
 
     compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})

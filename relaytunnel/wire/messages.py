@@ -317,9 +317,7 @@ class _TagOnly(msgspec.Struct):
 
 
 _tag_decoder = msgspec.msgpack.Decoder(_TagOnly, strict=True)
-_known_tags = frozenset(
-    str(kind.__struct_config__.tag) for kind in get_args(Message)
-)
+_known_tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Message))
 
 
 def encode(message: Message) -> bytes:

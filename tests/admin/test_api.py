@@ -126,9 +126,7 @@ class ApiTests(RunningCase):
         """
         Neither secrets nor tickets are told.
         """
-        control = await self.raw_agent(
-            self.relay, Register(connection_id="web", data="plain")
-        )
+        control = await self.raw_agent(self.relay, Register(connection_id="web", data="plain"))
         _, notify = await self.session(self.relay, control)
         _, answer = await self.ask("/api/status", self.token())
         for hidden in (

@@ -32,9 +32,7 @@ class ChannelsCase(RunningCase):
     ) -> tuple[RelayService, AgentService, Target]:
         relay = self.start_relay()
         target = self.target(heard)
-        agent = await self.start_agent(
-            relay, self.server("web", target.address), limits=limits
-        )
+        agent = await self.start_agent(relay, self.server("web", target.address), limits=limits)
         return relay, agent, target
 
     async def is_parked(self, agent: AgentService, number: int = 1) -> None:
@@ -65,8 +63,9 @@ class ParkedTests(ChannelsCase):
         Clients that come at the same time have a channel each.
         """
         relay, agent, target = await self.begin(echo)
-        clients = [await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-                   for _ in range(4)]
+        clients = [
+            await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n") for _ in range(4)
+        ]
         for client in clients:
             await client.hears(b"GET")
         self.assertEqual(agent.channels._dialled, 4)

@@ -100,9 +100,7 @@ class PresentCase(RunningCase):
 
     async def present(self, **limits: Any) -> tuple[RawRelay, AgentService, RawControl]:
         raw = self.raw_relay()
-        agent = self.new_agent(
-            raw.invitation, self.server("web", "127.0.0.1:1"), limits=limits
-        )
+        agent = self.new_agent(raw.invitation, self.server("web", "127.0.0.1:1"), limits=limits)
         control = await raw.welcomed()
         await control.hears(Register)
         control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))

@@ -158,9 +158,7 @@ class LocalTests(TestCase):
         """
         A socket that a dead agent left is replaced; one in use is not.
         """
-        fault = self.assertRaises(
-            StateError, listen_locally, reactor, self.path, self.agent
-        )
+        fault = self.assertRaises(StateError, listen_locally, reactor, self.path, self.agent)
         self.assertIn(self.path, str(fault))
         left = self.path + "-left"
         with socket.socket(socket.AF_UNIX) as dead:

@@ -100,9 +100,7 @@ class RelayTests(RunningCase):
         await eventually(
             lambda: [text for text in logged if "cannot be reached" in text], "it says so"
         )
-        self.start_relay(
-            state=relay.state.path, agents=f"tcp:{invitation.port}:interface={HOST}"
-        )
+        self.start_relay(state=relay.state.path, agents=f"tcp:{invitation.port}:interface={HOST}")
         await self.published(agent)
 
     async def test_denied(self) -> None:
@@ -217,9 +215,7 @@ class PublishTests(RunningCase):
         targets = {name: self.target(hello_page) for name in ("a", "b", "c")}
         for name, target in targets.items():
             invitation = self.invite(relay, f"agent-{name}")
-            await self.start_agent(
-                relay, self.server(name, target.address), invitation=invitation
-            )
+            await self.start_agent(relay, self.server(name, target.address), invitation=invitation)
         for name, target in targets.items():
             self.assertIn("hello", await self.get(relay, name))
             self.assertEqual(len(target.visits), 1)

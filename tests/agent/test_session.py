@@ -329,9 +329,7 @@ class PublishingTests(AgentTestCase):
             << NotPublished("web", "not-allowed", "revoked")
             >> RelaySays(NOTIFY)
             << AgentSays(
-                Refuse(
-                    session=1, code="unknown-id", reason="this agent has not registered web"
-                )
+                Refuse(session=1, code="unknown-id", reason="this agent has not registered web")
             )
         )
 
@@ -559,9 +557,7 @@ class PartingTests(AgentTestCase):
             self.script
             >> RelaySays(NOTIFY)
             << AgentSays(
-                Refuse(
-                    session=1, code="unknown-id", reason="this agent has not registered web"
-                )
+                Refuse(session=1, code="unknown-id", reason="this agent has not registered web")
             )
         )
         self.publish()

@@ -224,9 +224,7 @@ class DiallingTests(VisitTestCase):
         so, is told nothing.
         """
         for standing in ([], ["server_up"], ["data_up"]):
-            self.visit = Cues(
-                "visit", new_visit(FakeVisitDoors(self.script), self.clock, NOTIFY)
-            )
+            self.visit = Cues("visit", new_visit(FakeVisitDoors(self.script), self.clock, NOTIFY))
             self.begin()
             for event in standing:
                 self.script >> getattr(self.visit, event)()

@@ -84,7 +84,8 @@ class ControlChannelTests(Sockets):
 
     async def tearDown(self) -> None:  # type: ignore[override]
         self.channel.abort("the test is over")
-        self.far.transport.abortConnection()
+        if not self.far.gone:
+            self.far.transport.abortConnection()
         await super().tearDown()
 
     async def connect(self) -> _Far:

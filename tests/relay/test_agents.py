@@ -261,9 +261,7 @@ class CheckingTests(RelayTestCase):
             self.script
             >> self.stay.known(RIGHTS)
             << LetsIn(15.0)
-            << RelaySays(
-                Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0)
-            )
+            << RelaySays(Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0))
         )
         agent = self.registry.agents["office"]
         self.assertEqual((agent.epoch, agent.peer), (5, "198.51.100.7:40000"))
@@ -700,7 +698,6 @@ class RateTests(RelayTestCase):
             >> client.leave()
             << RelaySays(Cancel(session=1))
         )
-
 
     def test_withdrawn(self) -> None:
         """

@@ -157,9 +157,7 @@ class AdmissionTests(RunningCase):
         A server that is not open to this client's address is not shown to it.
         """
         relay = self.start_relay()
-        control = await self.raw_agent(
-            relay, Register(connection_id="web", allow=("10.0.0.0/8",))
-        )
+        control = await self.raw_agent(relay, Register(connection_id="web", allow=("10.0.0.0/8",)))
         self.assertIn("403", await self.get(relay, "web"))
         self.assertEqual(control.messages[1:], [])
 

@@ -114,9 +114,7 @@ class AdmissionTests(RunningCase):
         is not known.
         """
         control = await self.raw_control(self.relay)
-        control.say(
-            self.hello(self.invitation, secret="guessed"), Register(connection_id="web")
-        )
+        control.say(self.hello(self.invitation, secret="guessed"), Register(connection_id="web"))
         await control.is_closed()
         self.assertEqual(self.relay.registry.servers, {})
 

@@ -130,9 +130,7 @@ class AddressTests(SynchronousTestCase):
         A host name stands for itself.
         """
         say = addresses("relay.example", (8000,))
-        self.assertEqual(
-            say("web", Reach("host", "www.example")), ("http://www.example:8000/",)
-        )
+        self.assertEqual(say("web", Reach("host", "www.example")), ("http://www.example:8000/",))
 
     def test_port(self) -> None:
         """

@@ -160,9 +160,7 @@ class OptionsTests(SynchronousTestCase):
         """
         Two servers cannot have one name.
         """
-        said = self.refusal(
-            "--join", INVITATION, "-p", "web=127.0.0.1:1", "-p", "web=127.0.0.1:2"
-        )
+        said = self.refusal("--join", INVITATION, "-p", "web=127.0.0.1:1", "-p", "web=127.0.0.1:2")
         self.assertIn("'web' is given twice", said)
 
     def test_misspelt_key(self) -> None:

@@ -87,9 +87,7 @@ class DataFramesTests(SynchronousTestCase):
         One byte more makes two frames.
         """
         data = bytes(MAX_PAYLOAD) + b"x"
-        self.assertEqual(
-            self.read(data_frames(data)), [(Kind.DATA, data[:-1]), (Kind.DATA, b"x")]
-        )
+        self.assertEqual(self.read(data_frames(data)), [(Kind.DATA, data[:-1]), (Kind.DATA, b"x")])
 
     @settings(deadline=None, max_examples=30)
     @given(st.integers(0, 4 * MAX_PAYLOAD), st.integers(0, 255))

@@ -35,8 +35,8 @@ class CommandTests(SynchronousTestCase):
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = main(arguments)
-            except SystemExit as exit:
-                code = int(exit.code or 0)
+            except SystemExit as ended:
+                code = int(ended.code or 0)
         return code, out.getvalue(), err.getvalue()
 
     def operate(self, *arguments: str) -> tuple[int, str, str]:

@@ -11,11 +11,10 @@ import msgspec
 from twisted.application.service import IService
 from twisted.python import usage
 
-from relaytunnel import __version__
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
-from relaytunnel.tap.starting import Told, own_pid_file
+from relaytunnel.tap.starting import PluginOptions, Told
 from relaytunnel.wire.invitation import Invitation
 
 __all__ = ["Options", "makeService"]
@@ -23,11 +22,12 @@ __all__ = ["Options", "makeService"]
 _LONGEST_INVITATION = 4096
 
 
-class Options(usage.Options):
+class Options(PluginOptions):
     """
     The command line of the agent.
     """
 
+    plugin = "agent"
     synopsis = "[options]"
     longdesc = (
         "Run an agent: the machine inside that publishes servers through a relay.  It dials out"
@@ -71,18 +71,12 @@ class Options(usage.Options):
 
     opt_p = opt_publish
 
-    def opt_version(self) -> None:
-        """Show relaytunnel's version and exit."""
-        print(f"relaytunnel {__version__}")
-        raise SystemExit(0)
-
     def postOptions(self) -> None:
         """
         Put file and options together, and read the invitation.
 
         @raise usage.UsageError: something is faulty or missing.
         """
-        own_pid_file(self.parent, "agent")
         try:
             self.agent_config = self._config()
             self.invitation = _invitation(self.agent_config)

@@ -11,20 +11,20 @@ import msgspec
 from twisted.application.service import IService
 from twisted.python import usage
 
-from relaytunnel import __version__
 from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError
 from relaytunnel.relay.service import RelayService
-from relaytunnel.tap.starting import Told, own_pid_file, to_terminal
+from relaytunnel.tap.starting import PluginOptions, Told, to_terminal
 
 __all__ = ["Options", "makeService"]
 
 
-class Options(usage.Options):
+class Options(PluginOptions):
     """
     The command line of the relay.
     """
 
+    plugin = "relay"
     synopsis = "[options]"
     longdesc = (
         "Run the relay: the machine outside that agents and clients dial.  Without any option"
@@ -59,18 +59,12 @@ class Options(usage.Options):
         """Endpoint that clients dial; may be repeated. [default: tcp:8000]"""
         self["clients"].append(endpoint)
 
-    def opt_version(self) -> None:
-        """Show relaytunnel's version and exit."""
-        print(f"relaytunnel {__version__}")
-        raise SystemExit(0)
-
     def postOptions(self) -> None:
         """
         Put file and options together.
 
         @raise usage.UsageError: one of them is faulty.
         """
-        own_pid_file(self.parent, "relay")
         try:
             base = load_relay(self["config"]) if self["config"] else RelayConfig()
             single = ("state", "agents", "admin", "name")

@@ -1,18 +1,20 @@
 """
-What both plugins share: a service whose refusal to start is told in one line.
+What both plugins share: options whose faults are told in one line, and a service
+whose refusal to start is.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.python import usage
 
+from relaytunnel import __version__
 from relaytunnel.errors import RelayTunnelError
 
-__all__ = ["Told", "own_pid_file", "to_terminal"]
+__all__ = ["PluginOptions", "Told", "to_terminal"]
 
 _TWISTD_DEFAULT = "twistd.pid"
 
@@ -44,12 +46,44 @@ def to_terminal(text: str) -> None:
         sys.__stdout__.flush()
 
 
-def own_pid_file(parent: MutableMapping[str, Any] | None, name: str) -> None:
+class PluginOptions(usage.Options):
     """
-    Let a relay and an agent run from one directory: C{twistd} gives both the
-    same file for their process number, unless it is told otherwise.
+    The command line of a plugin, behind that of C{twistd}.
 
-    @param parent: the options of C{twistd} itself.
+    @cvar plugin: the name of the plugin.
     """
-    if parent is not None and parent.get("pidfile") == _TWISTD_DEFAULT:
-        parent["pidfile"] = f"twistd-{name}.pid"
+
+    plugin = ""
+
+    def opt_version(self) -> None:
+        """Show relaytunnel's version and exit."""
+        print(f"relaytunnel {__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        Parse the options that stand behind the plugin's name.
+
+        What is wrong with them is told in the last line, and the exit code is
+        1: C{twistd} itself shows its own options and, before 26.10, ends as if
+        nothing had happened.
+
+        @raise usage.UsageError: an option is faulty, and this is not C{twistd}.
+        """
+        self._own_pid_file()
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as fault:
+            if self.parent is None:
+                raise
+            print(f"See 'twistd {self.plugin} --help'.", file=sys.stderr)
+            print(f"twistd {self.plugin}: {fault}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    def _own_pid_file(self) -> None:
+        """
+        Let a relay and an agent run from one directory: C{twistd} gives both
+        the same file for their process number, unless it is told otherwise.
+        """
+        if self.parent is not None and self.parent.get("pidfile") == _TWISTD_DEFAULT:
+            self.parent["pidfile"] = f"twistd-{self.plugin}.pid"

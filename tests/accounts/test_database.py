@@ -35,7 +35,7 @@ class DatabaseTests(TestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         self.path = str(directory / "accounts.db")
-        self.accounts = await DatabaseAccounts.open(self.path, reactor, busy_timeout=100)
+        self.accounts = await DatabaseAccounts.open(self.path, reactor, busy_timeout=500)
         self.addCleanup(self.accounts.close)
 
     def test_interface(self) -> None:

@@ -14,6 +14,7 @@ from twisted.application.service import MultiService, Service
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import AccountError, StateError
+from relaytunnel.tap.relay import Options as RelayOptions
 from relaytunnel.tap.starting import Told, to_terminal
 from tests.processes import Finished, empty_directory, free_port, run, start_relay
 
@@ -189,3 +190,32 @@ class ProgramTests(TestCase):
         # Twisted ends by the signal once everything is stopped.
         self.assertIn(done.code, (0, -signal.SIGTERM))
         self.assertNotIn("Traceback", done.out + done.err)
+
+
+class PluginOptionsTests(SynchronousTestCase):
+    """
+    What the options of both plugins have in common.
+    """
+
+    def pid_file(self, given: str) -> object:
+        """
+        @return: the file for the process number, when C{twistd} was given this.
+        """
+        options = RelayOptions()
+        parent = {"pidfile": given}
+        options.parent = parent
+        options.parseOptions([])
+        return parent["pidfile"]
+
+    def test_own_pid_file(self) -> None:
+        """
+        A relay's process number is not kept where an agent's would be.
+        """
+        self.assertEqual(self.pid_file("twistd.pid"), "twistd-relay.pid")
+
+    def test_given_pid_file(self) -> None:
+        """
+        A file that was asked for is used, and none if none was.
+        """
+        self.assertEqual(self.pid_file("/run/relay.pid"), "/run/relay.pid")
+        self.assertEqual(self.pid_file(""), "")

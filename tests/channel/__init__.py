@@ -474,9 +474,7 @@ class Sockets(TestCase):
         self.peers.append(peer)
         return peer
 
-    def framed_peer(
-        self, port: int, receive_buffer: int = 0, send_buffer: int = 0
-    ) -> FramedPeer:
+    def framed_peer(self, port: int, receive_buffer: int = 0, send_buffer: int = 0) -> FramedPeer:
         peer = FramedPeer(port, receive_buffer, send_buffer)
         self.peers.append(peer)
         return peer

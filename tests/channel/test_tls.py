@@ -232,9 +232,7 @@ class TLSTests(Sockets):
         """
         A relay does not start with a key that is not its certificate's.
         """
-        self.assertRaises(
-            StateError, RelayTLS, Identity(_key(), identity().chain, True)
-        )
+        self.assertRaises(StateError, RelayTLS, Identity(_key(), identity().chain, True))
 
     # How the agent checks the relay
 

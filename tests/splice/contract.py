@@ -142,9 +142,7 @@ class SpliceContract(Sockets):
             side = _Side(self.framed_peer(port, buffer, buffer))
         await until(lambda: made, side.peer, what="the connection")
         side.channel = made.pop()
-        transport = (
-            side.channel.transport if kind == TCP else self.data_channels[-1].transport
-        )
+        transport = side.channel.transport if kind == TCP else self.data_channels[-1].transport
         sock = socket_of(transport)
         assert sock is not None
         side.descriptor = sock.fileno()

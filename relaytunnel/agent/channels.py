@@ -167,7 +167,9 @@ class DataChannels:
 
     def _expire(self, channel: DataChannel) -> None:
         del self._parked[channel]
-        channel.close()
+        # The last client may still be reading the last bytes, and the relay
+        # with it: it gives up after the half-closed limit, and so do we.
+        channel.close(self._limits.half_closed)
 
     def _lost(self, channel: DataChannel) -> None:
         self._all.discard(channel)

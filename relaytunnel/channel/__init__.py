@@ -1,1 +1,3 @@
-"""TODO"""
+"""
+How bytes move on one channel: TCP, TLS, frames; who is at the other end of it.
+"""

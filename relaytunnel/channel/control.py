@@ -139,7 +139,7 @@ class ControlChannel(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        tune(transport)
+        tune(transport, always_read=True)
         address = transport.getPeer()
         self.peer = f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', '')}"
         transport.registerProducer(self, True)

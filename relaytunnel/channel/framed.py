@@ -99,13 +99,16 @@ class DataChannel(Protocol):
         """
         self.send_reset()
 
-    def close(self) -> None:
+    def close(self, patience: float | None = None) -> None:
         """
         End the connection cleanly, whatever the peer does.
+
+        @param patience: seconds until it is aborted; the close limit unless
+            there is a reason to wait longer.
         """
         if not (self._closing or self._gone):
             self._closing = True
-            self._arm(self._limits.close)
+            self._arm(self._limits.close if patience is None else patience)
             transport: Any = self.transport
             transport.unregisterProducer()
             transport.loseConnection()

@@ -14,7 +14,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -28,19 +28,24 @@ from twisted.python.failure import Failure
 from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
 from relaytunnel.config.model import Limits
-from relaytunnel.interfaces import IChannel, IChannelReceiver, Lost
+from relaytunnel.interfaces import IChannel, Lost
 
-__all__ = ["Discard", "TCPChannel", "socket_of", "tune"]
+__all__ = ["TCPChannel", "socket_of", "tune"]
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 _USER_TIMEOUT_MS = 60_000
 _MOST_AT_ONCE = 128 * 1024
 
 
-def tune(transport: object) -> None:
+def tune(transport: object, always_read: bool = False) -> None:
     """
-    Set what every TCP connection of ours has: no Nagle delay, keepalive after
-    60 s, and a peer that acknowledges nothing for 60 s is dead (RFC 5482).
+    Set what every TCP connection of ours has: no Nagle delay, and keepalive
+    after 60 s.
+
+    @param always_read: whether the other end reads all the time, as on a
+        control channel.  It is dead then if it acknowledges nothing for 60 s
+        (RFC 5482).  Elsewhere that would be the end of a reader that takes a
+        pause: Linux counts the time of a closed window, too.
     """
     if not ITCPTransport.providedBy(transport):
         return
@@ -52,7 +57,7 @@ def tune(transport: object) -> None:
         for name, value in _KEEPALIVE:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
+        if always_read and hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
 
 
@@ -64,25 +69,6 @@ def socket_of(transport: object) -> socket.socket | None:
         transport = transport.transport
     found = getattr(transport, "socket", None)
     return found if isinstance(found, socket.socket) else None
-
-
-@implementer(IChannelReceiver)
-class Discard:
-    """
-    Takes everything and keeps nothing.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        pass
-
-    def end_received(self) -> None:
-        pass
-
-    def end_sent(self) -> None:
-        pass
-
-    def channel_lost(self, why: Lost) -> None:
-        pass
 
 
 @implementer(IChannel, IHalfCloseableProtocol)
@@ -213,11 +199,21 @@ class TCPChannel(Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        if isinstance(self.transport, TLSMemoryBIOProtocol) and reason.check(ConnectionDone):
+            self._tls_closed()
         if not self._over:
             self._over = True
             self._receiver.channel_lost(Lost.RESET)
         for hooked in ("writeSomeData", "connectionLost"):
             vars(self.transport).pop(hooked, None)  # no cycle is left for the collector
+
+    def _tls_closed(self) -> None:
+        """
+        A peer that speaks TLS has closed cleanly, which ends both directions.
+        """
+        if not (self._over or self._in_ended):
+            self._in_ended = True
+            self._receiver.end_received()
 
     # IChannel
 
@@ -301,13 +297,9 @@ class TCPChannel(Protocol):
         if isinstance(transport, TLSMemoryBIOProtocol):
             # TLS as Twisted speaks it cannot end one direction alone: the end
             # is sent when the other one has come.
-            self._clock.callLater(0, self._pretend_half_closed)
+            self.writeConnectionLost()
         else:
             transport.loseWriteConnection()
-
-    def _pretend_half_closed(self) -> None:
-        if self.connected:
-            self.writeConnectionLost()
 
     def _watch(self) -> None:
         if self._hangups is None:

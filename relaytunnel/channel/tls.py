@@ -58,8 +58,8 @@ class RelayTLS:
 
     def __init__(self, identity: Identity) -> None:
         context = self._context = _context()
-        context.use_privatekey(crypto.PKey.from_cryptography_key(identity.key))
-        leaf, *others = (crypto.X509.from_cryptography(each) for each in identity.chain)
+        context.use_privatekey(identity.key)
+        leaf, *others = identity.chain
         context.use_certificate(leaf)
         for certificate in others:
             context.add_extra_chain_cert(certificate)
@@ -137,7 +137,7 @@ class AgentTLS:
         """
         certificate = x509.to_cryptography()
         expires = certificate.not_valid_after_utc
-        if expires <= datetime.now(UTC):
+        if expires <= datetime.now(UTC) and (depth == 0 or self._pin is None):
             self.fault = f"the relay's certificate expired on {expires:%Y-%m-%d}"
             return False
         if self._pin is not None:

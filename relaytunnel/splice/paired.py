@@ -158,9 +158,7 @@ class PairedSplice:
             self._timer.cancel()
         self._timer = None
         self.done.callback(
-            SpliceReport(
-                self.forward, self.backward, reason, self._clock.seconds() - self._began
-            )
+            SpliceReport(self.forward, self.backward, reason, self._clock.seconds() - self._began)
         )
 
     # Quiet is measured by looking at the counters now and then, so that a byte

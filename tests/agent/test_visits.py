@@ -4,6 +4,8 @@ What a client of a real agent meets when its server does not behave.
 
 from __future__ import annotations
 
+import os
+
 from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
@@ -12,11 +14,14 @@ from twisted.internet.error import (
     TCPTimedOutError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.agent.service import AgentService
 from relaytunnel.agent.visits import describe_target
+from relaytunnel.channel.identity import own_identity
+from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
 from tests.running import HOST, Peer, RunningCase, Target, eventually, hello_page, reactor, request
@@ -75,6 +80,27 @@ class TargetTests(RunningCase):
         relay = self.start_relay()
         await self.start_agent(relay, self.server("web", f"unix:{path}"))
         self.assertIn("hello", await self.get(relay, "web"))
+
+    async def test_tls(self) -> None:
+        """
+        A target that speaks TLS is spoken to in TLS, and its close, which ends
+        both directions, is a clean end for the client.
+        """
+        directory = self.mktemp()
+        os.mkdir(directory)
+        identity = own_identity(directory, HOST)
+        os.unlink(os.path.join(directory, "key.pem"))
+        factory = TLSMemoryBIOFactory(RelayTLS(identity), False, Target(hello_page))
+        port = reactor.listenTCP(0, factory, interface=HOST)
+        self.addCleanup(port.stopListening)
+        relay = self.start_relay()
+        target = f"tls:{HOST}:{port.getHost().port}:trustRoots={directory}"
+        agent = await self.start_agent(relay, self.server("web", target))
+        client = await self.client(relay, request("web"))
+        self.assertIn(b"hello", await client.end_of_all())
+        self.assertFalse(client.was_reset)
+        client.close()
+        await eventually(lambda: not agent.splices, "the session is over")
 
     async def test_resets_at_once(self) -> None:
         """

@@ -15,9 +15,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from relaytunnel.channel.hangup import HangupWatch
-from relaytunnel.channel.tcp import Discard, TCPChannel, socket_of, tune
+from relaytunnel.channel.tcp import TCPChannel, socket_of, tune
 from relaytunnel.config.limits import Limits
-from relaytunnel.interfaces import IChannel, IChannelReceiver, Lost
+from relaytunnel.interfaces import IChannel, Lost
 from tests.channel import Makes, Received, Sockets, pause_for, reactor, until
 
 
@@ -73,10 +73,9 @@ class TCPChannelTests(Sockets):
 
     async def test_interfaces(self) -> None:
         """
-        It is a channel, and L{Discard} a receiver.
+        It is a channel.
         """
         self.assertTrue(verifyObject(IChannel, await self.connect()))
-        self.assertTrue(verifyObject(IChannelReceiver, Discard()))
 
     async def test_peer(self) -> None:
         """
@@ -88,21 +87,27 @@ class TCPChannelTests(Sockets):
 
     async def test_tuned(self) -> None:
         """
-        Its connection has keepalive, no Nagle delay, and a user timeout.
+        Its connection has keepalive and no Nagle delay; a user timeout, which
+        would end readers that take a pause, only where there are none.
         """
         channel = await self.connect()
         sock = socket_of(channel.transport)
         assert sock is not None
-        options = [
-            sock.getsockopt(level, option)
-            for level, option in (
-                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-                (socket.IPPROTO_TCP, socket.TCP_NODELAY),
-                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-                (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-            )
-        ]
-        self.assertEqual(options, [1, 1, 60, 60000])
+
+        def options() -> list[int]:
+            return [
+                sock.getsockopt(level, option)
+                for level, option in (
+                    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+                )
+            ]
+
+        self.assertEqual(options(), [1, 1, 60, 0])
+        tune(channel.transport, always_read=True)
+        self.assertEqual(options(), [1, 1, 60, 60000])
 
     async def test_no_socket(self) -> None:
         """

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import msgspec
 
 from twisted.web.http import NOT_ALLOWED, UNAUTHORIZED
-from twisted.web.resource import Resource
+from twisted.web.pages import notFound
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from relaytunnel.relay.clients import Clients
@@ -105,7 +106,12 @@ class _Status(Resource):
         return msgspec.json.encode(status(self._relay)) + b"\n"
 
 
-class _Root(Resource):
+class _Folder(Resource):
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return notFound()
+
+
+class _Root(_Folder):
     def render(self, request: Request) -> bytes:
         request.setResponseCode(NOT_ALLOWED if request.method != b"GET" else 200)
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
@@ -117,7 +123,7 @@ def admin_site(relay: RunningRelay, token: str) -> Site:
     @param token: the secret that C{/api/status} asks for.
     @return: the site, to listen with.
     """
-    root, api = _Root(), Resource()
+    root, api = _Root(), _Folder()
     root.putChild(b"", root)
     root.putChild(b"healthz", _Health())
     root.putChild(b"api", api)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from automat import NoTransition, TypeMachineBuilder, pep614
+from automat import TypeMachineBuilder, pep614
 
 from twisted.logger import Logger
 
@@ -36,6 +36,7 @@ from relaytunnel.wire.messages import (
     Welcome,
     Withdrawn,
 )
+from relaytunnel.wire.turns import Turns
 
 __all__ = ["AgentState", "RelayDoor", "RelaySession"]
 
@@ -294,43 +295,34 @@ _new_stay = _build()
 class RelaySession:
     """
     One control channel's session at the agent: messages in, what they cause out.
+
+    @ivar received: takes what the relay says, as of L{Turns.take}.
     """
 
     def __init__(self, state: AgentState, door: RelayDoor) -> None:
         self._stay = stay = _new_stay(_Core(state, door))
-        self._inputs: dict[type, Callable[..., None]] = {
-            Welcome: stay.welcome,
-            Denied: stay.denied,
-            Registered: stay.registered,
-            StandingRequest: stay.standing_request,
-            Rejected: stay.rejected,
-            Withdrawn: stay.withdrawn,
-            Notify: stay.notify,
-            Cancel: stay.cancel,
-            Restarting: stay.restarting,
-            Goodbye: stay.goodbye,
-        }
+        turns = Turns(
+            "a relay",
+            {
+                Welcome: stay.welcome,
+                Denied: stay.denied,
+                Registered: stay.registered,
+                StandingRequest: stay.standing_request,
+                Rejected: stay.rejected,
+                Withdrawn: stay.withdrawn,
+                Notify: stay.notify,
+                Cancel: stay.cancel,
+                Restarting: stay.restarting,
+                Goodbye: stay.goodbye,
+            },
+        )
+        self.received = turns.take
 
     def connected(self) -> None:
         """
         The channel stands, and the relay has proved who it is (S1).
         """
         self._stay.connected()
-
-    def received(self, message: Message) -> None:
-        """
-        The relay says something.
-
-        @raise ProtocolError: it may not be said, or not now.
-        """
-        handle = self._inputs.get(type(message))
-        name = type(message).__name__
-        if handle is None:
-            raise ProtocolError(f"a relay does not send {name}")
-        try:
-            handle(message)
-        except NoTransition:
-            raise ProtocolError(f"{name} may not be sent now") from None
 
     def lost(self, reason: str) -> None:
         """

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from automat import NoTransition, TypeMachineBuilder, pep614
+from automat import TypeMachineBuilder, pep614
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from relaytunnel.config.limits import Limits
-from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
+from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry, RightsView
 from relaytunnel.relay.visits import Visits
@@ -38,6 +38,7 @@ from relaytunnel.wire.messages import (
     Withdraw,
     Withdrawn,
 )
+from relaytunnel.wire.turns import Turns
 
 __all__ = ["AgentDoor", "AgentSession", "Reception"]
 
@@ -360,33 +361,23 @@ class AgentSession:
     The relay's end of one control channel: messages in, what they cause out.
 
     @ivar stay: the machine, for what is no message.
+    @ivar received: takes what the agent says, as of L{Turns.take}.
     """
 
     def __init__(self, reception: Reception, door: AgentDoor) -> None:
         self.stay = stay = _new_stay(_Core(reception, door))
-        self._inputs: dict[type, Callable[..., None]] = {
-            Hello: stay.hello,
-            Register: stay.register,
-            Withdraw: stay.withdraw,
-            Accept: stay.accept,
-            Refuse: stay.refuse,
-            Goodbye: stay.goodbye,
-        }
-
-    def received(self, message: Message) -> None:
-        """
-        The agent says something.
-
-        @raise ProtocolError: it may not be said, or not now.
-        """
-        handle = self._inputs.get(type(message))
-        name = type(message).__name__
-        if handle is None:
-            raise ProtocolError(f"an agent does not send {name}")
-        try:
-            handle(message)
-        except NoTransition:
-            raise ProtocolError(f"{name} may not be sent now") from None
+        turns = Turns(
+            "an agent",
+            {
+                Hello: stay.hello,
+                Register: stay.register,
+                Withdraw: stay.withdraw,
+                Accept: stay.accept,
+                Refuse: stay.refuse,
+                Goodbye: stay.goodbye,
+            },
+        )
+        self.received = turns.take
 
     def lost(self, reason: str) -> None:
         """

@@ -11,13 +11,17 @@ import socket
 import tempfile
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from relaytunnel.agent.local import Publish, Withdraw, ask_agent, listen_locally
+from relaytunnel.agent.local import Publish, Withdraw, _Socket, ask_agent, listen_locally
 from relaytunnel.agent.servers import OwnServer
 from relaytunnel.config import ServerConfig
 from relaytunnel.errors import Code, Rejection, StateError
@@ -181,3 +185,24 @@ class LocalTests(TestCase):
         """
         fault = self.assertRaises(StateError, ask_agent, self.path + "x", Withdraw("web"))
         self.assertIn("--local", str(fault))
+
+
+class AnythingTests(SynchronousTestCase):
+    """
+    The parser of requests.
+    """
+
+    @given(st.binary(max_size=200).filter(lambda line: b"\n" not in line))
+    @settings(deadline=None, max_examples=200)
+    def test_lines(self, line: bytes) -> None:
+        """
+        Whatever a line holds, it has one line of answer, with an error.
+        """
+        agent = FakeAgent()
+        transport = StringTransport()
+        asked = _Socket(agent).buildProtocol(None)
+        asked.makeConnection(transport)
+        asked.dataReceived(line + b"\n")
+        (said,) = transport.value().splitlines()
+        self.assertIn(b'"error"', said)
+        self.assertEqual(agent.published, [])

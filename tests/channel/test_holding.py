@@ -113,3 +113,14 @@ class HoldingTests(SynchronousTestCase):
         self.holding.pour(receiver)
         self.assertEqual((receiver.data, receiver.events), (b"", []))
         self.assertEqual(self.channel.calls, [])
+
+    def test_bound(self) -> None:
+        """
+        The bound may be raised while something is awaited; once it is lowered
+        below what is held, the channel is paused.
+        """
+        self.holding.bound(16)
+        self.holding.data_received(b"0123456789")
+        self.assertEqual(self.channel.calls, [])
+        self.holding.bound(8)
+        self.assertEqual(self.channel.calls, ["pause"])

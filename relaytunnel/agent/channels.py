@@ -109,6 +109,12 @@ class DataChannels:
         self._all: set[DataChannel] = set()
         self._dialled = 0
 
+    def found_at(self, relay: IStreamClientEndpoint) -> None:
+        """
+        Dial here from now on.
+        """
+        self._relay = relay
+
     @property
     def parked(self) -> int:
         """How many channels wait for a later session."""

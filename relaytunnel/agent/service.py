@@ -13,8 +13,14 @@ from zope.interface import implementer
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
@@ -128,6 +134,13 @@ class AgentService(Service):
 
     def online(self, control: RelayControl, relay: str) -> None:
         self.control = control
+        # The very address that answered: behind one name there may be several
+        # relays, and only this one knows the tickets.
+        address: Any = control.transport.getPeer()  # type: ignore[union-attr]
+        at = TCP6ClientEndpoint if isinstance(address, IPv6Address) else TCP4ClientEndpoint
+        self.channels.found_at(
+            at(self.reactor, address.host, address.port, timeout=self.limits.dial)
+        )
         self._log.info(
             "the relay {relay} at {peer} has let {agent} in",
             relay=relay,

@@ -81,6 +81,17 @@ class TargetTests(RunningCase):
         await self.start_agent(relay, self.server("web", f"unix:{path}"))
         self.assertIn("hello", await self.get(relay, "web"))
 
+    async def test_ipv6(self) -> None:
+        """
+        Where the control channel goes over IPv6, the data channels do, too.
+        """
+        relay = self.start_relay(name="::1", agents="tcp6:0:interface=\\:\\:1")
+        target = self.target(hello_page)
+        await self.start_agent(relay, self.server("web", target.address))
+        self.assertIn("hello", await self.get(relay, "web"))
+        (agent,) = relay.registry.agents.values()
+        self.assertEqual(agent.host, "::1")
+
     async def test_tls(self) -> None:
         """
         A target that speaks TLS is spoken to in TLS, and its close, which ends

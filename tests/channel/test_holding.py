@@ -114,7 +114,7 @@ class HoldingTests(SynchronousTestCase):
         self.assertEqual((receiver.data, receiver.events), (b"", []))
         self.assertEqual(self.channel.calls, [])
 
-    def test_bound(self) -> None:
+    def test_another_bound(self) -> None:
         """
         The bound may be raised while something is awaited; once it is lowered
         below what is held, the channel is paused.

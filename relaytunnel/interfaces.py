@@ -33,10 +33,6 @@ class Lost(str, Enum):
     """The peer aborted (TCP RST, or a RESET frame)."""
     TRUNCATED = "truncated"
     """The transport of a framed channel ended without an EOF frame."""
-    TIMEOUT = "timeout"
-    """A limit of this side passed."""
-    ABORTED = "aborted"
-    """This side aborted it."""
 
 
 class IChannelReceiver(Interface):

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IHandshakeListener,
     IReactorTime,
@@ -104,16 +105,23 @@ class DataChannels:
         self._limits = limits
         self._hangups = hangups
         self._relay = relay
+        self._address: IAddress | None = None
         self._tls = tls
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._all: set[DataChannel] = set()
         self._dialled = 0
 
-    def found_at(self, relay: IStreamClientEndpoint) -> None:
+    def found_at(self, relay: IStreamClientEndpoint, address: IAddress) -> None:
         """
-        Dial here from now on.
+        Dial here from now on.  What is parked leads to the relay as it was
+        found before: to another address, it is of no use any more.
         """
         self._relay = relay
+        if address != self._address:
+            self._address = address
+            for channel, alarm in list(self._parked.items()):
+                alarm.cancel()
+                self._expire(channel)
 
     @property
     def parked(self) -> int:
@@ -163,7 +171,7 @@ class DataChannels:
 
     def park(self, channel: DataChannel) -> None:
         """
-        A channel's session has ended cleanly, or never began.
+        A channel's session has ended cleanly, or another one never began.
         """
         if channel.usable:
             channel.lost = self._lost

@@ -139,7 +139,7 @@ class AgentService(Service):
         address: Any = control.transport.getPeer()  # type: ignore[union-attr]
         at = TCP6ClientEndpoint if isinstance(address, IPv6Address) else TCP4ClientEndpoint
         self.channels.found_at(
-            at(self.reactor, address.host, address.port, timeout=self.limits.dial)
+            at(self.reactor, address.host, address.port, timeout=self.limits.dial), address
         )
         self._log.info(
             "the relay {relay} at {peer} has let {agent} in",

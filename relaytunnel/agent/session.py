@@ -40,6 +40,8 @@ from relaytunnel.wire.turns import Turns
 
 __all__ = ["AgentState", "RelayDoor", "RelaySession"]
 
+_log = Logger()
+
 
 class RelayDoor(Protocol):
     """
@@ -136,7 +138,6 @@ class AgentState:
 class _Core:
     state: AgentState
     door: RelayDoor
-    log: Logger = Logger(namespace="relaytunnel.agent.session")
 
 
 def _build() -> Callable[[_Core], _Stay]:
@@ -216,7 +217,7 @@ def _build() -> Callable[[_Core], _Stay]:
         try:
             server = core.state.servers.check(message)
         except Rejection as rejection:
-            core.log.warn(
+            _log.warn(
                 "session {session} for {server} is refused: {reason}",
                 session=message.session,
                 server=message.connection_id,
@@ -245,13 +246,13 @@ def _build() -> Callable[[_Core], _Stay]:
 
     @pep614(Present.upon(_Stay.restarting).loop())
     def restarting(stay: _Stay, core: _Core, message: Restarting) -> None:
-        core.log.info(
+        _log.info(
             "the relay restarts; coming back within {seconds:g} s", seconds=message.reconnect_in
         )
         core.state.backoff.restarting(message.reconnect_in)
 
     def part(stay: _Stay, core: _Core, message: Goodbye) -> None:
-        core.log.warn(
+        _log.warn(
             "the relay closes the control channel: {code}: {reason}",
             code=message.code,
             reason=message.reason,

@@ -263,8 +263,9 @@ class ServedClient:
 
     def drop(self) -> None:
         """
-        Let go of everything: what was never used for the client may serve
-        another.
+        Let go of everything.  A data channel that was parked may serve another
+        client; one that has never shown a ticket is a stranger to the relay,
+        which hangs up on it in a moment.
         """
         self._dropped = True
         for connecting in list(self._dialling):
@@ -275,7 +276,10 @@ class ServedClient:
             server.reset()
         data, self._data_channel = self._data_channel, None
         if isinstance(data, DataChannel):
-            self._around.channels.park(data)
+            if self._was_parked:
+                self._around.channels.park(data)
+            else:
+                data.close()
         elif data is not None:
             data.holding.lost = None
             data.reset()

@@ -81,7 +81,7 @@ class TCPChannel(Protocol):
     @ivar holding: what holds the bytes that come in before C{attach}.
     """
 
-    # A channel exists once per session: no dictionary, no per-instance defaults.
+    # A channel exists once per session, so what starts the same stands here.
     peer = ""
     host = ""
     _receiver: Any = None

@@ -87,7 +87,7 @@ class Limits(
     unauthenticated: _Count = 512
     """Connections to the agents' port that have not authenticated, in all."""
     unauthenticated_per_source: _Count = 16
-    """The same for one IPv4 address or IPv6 /64."""
+    """The same for one address."""
 
     def __post_init__(self) -> None:
         faults = []

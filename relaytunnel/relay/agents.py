@@ -42,6 +42,8 @@ from relaytunnel.wire.turns import Turns
 
 __all__ = ["AgentDoor", "AgentSession", "Reception"]
 
+_log = Logger()
+
 
 class AgentDoor(Protocol):
     """
@@ -129,7 +131,6 @@ class Reception:
 class _Core:
     reception: Reception
     door: AgentDoor
-    log: Logger = Logger(namespace="relaytunnel.relay.agents")
 
 
 def _build() -> Callable[[_Core], Stay]:
@@ -149,7 +150,7 @@ def _build() -> Callable[[_Core], Stay]:
         for server in core.reception.registry.leave(agent):
             remove(core, server)
         core.reception.visits.agent_left(agent)
-        core.log.info("agent {agent} is gone: {reason}", agent=agent.agent_id, reason=reason)
+        _log.info("agent {agent} is gone: {reason}", agent=agent.agent_id, reason=reason)
 
     Greeting = builder.state("Greeting")
     Checking = builder.state("Checking", remember)
@@ -199,7 +200,7 @@ def _build() -> Callable[[_Core], Stay]:
     @pep614(Checking.upon(Stay.entered).to(Present))
     def welcome(stay: Stay, core: _Core, hello: Hello, agent: Agent) -> None:
         reception = core.reception
-        core.log.info(
+        _log.info(
             "agent {agent} is here, from {peer} ({software})",
             agent=agent.agent_id,
             peer=agent.peer,
@@ -219,7 +220,7 @@ def _build() -> Callable[[_Core], Stay]:
     def turn_away(
         stay: Stay, core: _Core, hello: Hello, code: Code, reason: str, retry_after: float
     ) -> None:
-        core.log.warn(
+        _log.warn(
             "agent {agent} at {peer} is denied: {code}: {reason}",
             agent=hello.agent,
             peer=core.door.peer,
@@ -238,7 +239,7 @@ def _build() -> Callable[[_Core], Stay]:
         try:
             server = core.reception.publisher.publish(agent, message)
         except Rejection as rejection:
-            core.log.warn(
+            _log.warn(
                 "agent {agent} cannot publish {server}: {code}: {reason}",
                 agent=agent.agent_id,
                 server=message.connection_id,
@@ -253,7 +254,7 @@ def _build() -> Callable[[_Core], Stay]:
                 )
             )
             return
-        core.log.info(
+        _log.info(
             "agent {agent} publishes {server}", agent=agent.agent_id, server=server.connection_id
         )
         happened("S4", f"the relay publishes {server.connection_id}, with a standing request")

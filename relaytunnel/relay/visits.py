@@ -29,6 +29,8 @@ from relaytunnel.wire.messages import Cancel, Notify
 
 __all__ = ["ClientDoor", "Visit", "Visits"]
 
+_log = Logger()
+
 
 class ClientDoor(Protocol):
     """
@@ -85,7 +87,6 @@ class Visit(Protocol):
 class _Core:
     door: ClientDoor
     visits: Visits
-    log: Logger = Logger(namespace="relaytunnel.relay.visits")
 
 
 @dataclass
@@ -110,7 +111,7 @@ def _build() -> Callable[[_Core], Visit]:
         name = place.server.connection_id
         happened("S6", f"it may have {name}; it waits, and what it says is held")
         happened("S7", f"the relay notifies the agent {place.server.agent.agent_id}")
-        core.log.info(
+        _log.info(
             "client {client} waits for {server} as session {session}",
             client=core.door.client,
             server=place.server.connection_id,

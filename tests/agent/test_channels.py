@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
+
 from relaytunnel.agent.service import AgentService
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
@@ -19,7 +21,17 @@ from relaytunnel.wire.messages import (
     Registered,
     StandingRequest,
 )
-from tests.running import HOST, Peer, RunningCase, Target, echo, eventually, hello_page, sockets
+from tests.running import (
+    HOST,
+    Peer,
+    RunningCase,
+    Target,
+    echo,
+    eventually,
+    hello_page,
+    request,
+    sockets,
+)
 
 
 class ChannelsCase(RunningCase):
@@ -164,6 +176,38 @@ class ParkedTests(ChannelsCase):
             await self.is_parked(agent)
         self.assertEqual(said[0].channel, FRESH)
         self.assertNotEqual(said[1].channel, FRESH)
+
+    async def test_never_used(self) -> None:
+        """
+        A channel that was dialled for a client that left before it was served
+        is closed: the relay knows nothing of it, and would hang up.
+        """
+        relay = self.start_relay()
+        agent = await self.start_agent(relay, self.server("web", self.hanging()))
+        client = await self.client(relay, request("web"))
+        await eventually(lambda: relay.agents_port._channels, "the data channel is up")
+        (visit,) = agent.state.visits.values()
+        await eventually(lambda: "DataUp" in str(visit.__automat_transitioner__._state), "known")
+        client.reset()
+        await eventually(lambda: not relay.agents_port._channels, "it is closed")
+        self.assertEqual(agent.channels.parked, 0)
+        self.assertNotIn("silent", relay.agents_port.turned_away)
+
+    async def test_another_relay(self) -> None:
+        """
+        When the control channel finds the relay at another address, what is
+        parked is closed; at the same one it stays.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        channels = agent.channels
+        assert channels._address is not None
+        channels.found_at(channels._relay, channels._address)
+        self.assertEqual(channels.parked, 1)
+        channels.found_at(channels._relay, IPv4Address("TCP", "192.0.2.1", 7000))
+        self.assertEqual(channels.parked, 0)
+        await eventually(lambda: not relay.agents_port._channels, "it is closed")
 
     async def test_survives_the_control_channel(self) -> None:
         """

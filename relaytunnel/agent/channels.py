@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.control import describe_loss
 from relaytunnel.channel.framed import DataChannel
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
 from relaytunnel.config.limits import Limits
@@ -58,8 +58,8 @@ class _DialledChannel(DataChannel):
         L{ProtocolError} if it does not.
     """
 
-    def __init__(self, clock: IReactorTime, limits: Limits, hangups: HangupWatch) -> None:
-        super().__init__(clock, limits, hangups)
+    def __init__(self, clock: IReactorTime, limits: Limits, edges: EdgeWatch) -> None:
+        super().__init__(clock, limits, edges)
         self.ready: Deferred[DataChannel] = Deferred(self._given_up)
         self._asked = True
 
@@ -93,7 +93,7 @@ class DataChannels:
         self,
         clock: IReactorTime,
         limits: Limits,
-        hangups: HangupWatch,
+        edges: EdgeWatch,
         relay: IStreamClientEndpoint,
         tls: AgentTLS,
     ) -> None:
@@ -103,7 +103,7 @@ class DataChannels:
         """
         self._clock = clock
         self._limits = limits
-        self._hangups = hangups
+        self._edges = edges
         self._relay = relay
         self._address: IAddress | None = None
         self._tls = tls
@@ -146,7 +146,7 @@ class DataChannels:
         @return: fires when the relay has proved who it is.
         """
         self._dialled += 1
-        channel = _DialledChannel(self._clock, self._limits, self._hangups)
+        channel = _DialledChannel(self._clock, self._limits, self._edges)
         channel.number = self._dialled
         channel.idle = self.park
         channel.lost = self._lost
@@ -165,7 +165,7 @@ class DataChannels:
         Open a connection to the relay without TLS; cancelling gives up.
         """
         connecting: Deferred[Any] = self._relay.connect(
-            OneProtocol(lambda: TCPChannel(self._clock, self._limits, self._hangups))
+            OneProtocol(lambda: TCPChannel(self._clock, self._limits, self._edges))
         )
         return connecting.addCallback(lambda proxy: getattr(proxy, "wrappedProtocol", proxy))
 

@@ -42,7 +42,7 @@ from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.errors import Code, Rejection
@@ -104,7 +104,7 @@ class AgentService(Service):
         if self._local_path is not None:
             self._local = listen_locally(self.reactor, self._local_path, self)
         super().startService()
-        self.hangups = HangupWatch(self.reactor)
+        self.edges = EdgeWatch(self.reactor)
         relay = HostnameEndpoint(
             self.reactor,
             self._invitation.host.encode("ascii"),
@@ -112,7 +112,7 @@ class AgentService(Service):
             timeout=self.limits.dial,
         )
         self.channels = DataChannels(
-            self.reactor, self.limits, self.hangups, relay, self._data_tls
+            self.reactor, self.limits, self.edges, relay, self._data_tls
         )
         self._client = ClientService(
             _Reporting(wrapClientTLS(self._tls, relay), self._unreachable),
@@ -274,7 +274,7 @@ class AgentService(Service):
         if cut_off.active():
             cut_off.cancel()
         yield deferLater(self.reactor, 0)  # what was aborted is closed a turn later
-        self.hangups.close()
+        self.edges.close()
 
     def _cut_off(self) -> None:
         if self._current is not None:

@@ -26,7 +26,7 @@ from relaytunnel.agent.channels import DataChannels, OneProtocol
 from relaytunnel.agent.servers import OwnServer
 from relaytunnel.agent.visit import AgentVisit, new_visit
 from relaytunnel.channel.framed import DataChannel
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing
@@ -48,7 +48,7 @@ class Surroundings(Protocol):
 
     reactor: Any
     limits: Limits
-    hangups: HangupWatch
+    edges: EdgeWatch
     channels: DataChannels
     engine: ISpliceEngine
     splices: dict[int, IRunningSplice]
@@ -117,7 +117,7 @@ class ServedClient:
         connecting: Deferred[Any] = endpoint.connect(
             OneProtocol(
                 lambda: TCPChannel(
-                    around.reactor, around.limits, around.hangups, self._server_connected
+                    around.reactor, around.limits, around.edges, self._server_connected
                 )
             )
         )

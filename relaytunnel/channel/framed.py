@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
+from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.model import Limits
 from relaytunnel.errors import ProtocolError
@@ -58,10 +58,10 @@ class DataChannel(Protocol):
     _watched = -1
     _alarm: IDelayedCall | None = None
 
-    def __init__(self, clock: IReactorTime, limits: Limits, hangups: HangupWatch | None) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits, edges: EdgeWatch | None) -> None:
         self._clock = clock
         self._limits = limits
-        self._hangups = hangups
+        self._edges = edges
         self._reader = FrameReader()
         self.joining: Callable[[DataChannel, bytes], None] | None = None
         self.idle: Callable[[DataChannel], None] = DataChannel.close
@@ -229,8 +229,8 @@ class DataChannel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
-        if self._watched >= 0 and self._hangups is not None:
-            self._hangups.forget(self._watched)
+        if self._watched >= 0 and self._edges is not None:
+            self._edges.forget(self._watched)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -276,11 +276,11 @@ class DataChannel(Protocol):
 
     def _watch(self) -> None:
         sock = socket_of(self.transport)
-        if self._hangups is not None and sock is not None and sock.fileno() >= 0:
+        if self._edges is not None and sock is not None and sock.fileno() >= 0:
             self._watched = sock.fileno()
-            self._hangups.watch(self._watched, self._hung_up)
+            self._edges.watch(self._watched, self._hung_up, HANGUP)
 
-    def _hung_up(self) -> None:
+    def _hung_up(self, events: int) -> None:
         sock = socket_of(self.transport)
         if self._paused and sock is not None and clean_end_before_reset(sock) is False:
             self._drop_stream(Lost.RESET)

@@ -25,7 +25,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
+from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
@@ -103,12 +103,12 @@ class TCPChannel(Protocol):
         self,
         clock: IReactorTime,
         limits: Limits,
-        hangups: HangupWatch | None,
+        edges: EdgeWatch | None,
         connected: Callable[[TCPChannel], None] | None = None,
     ) -> None:
         self._clock = clock
         self._limits = limits
-        self._hangups = hangups
+        self._edges = edges
         self._connected = connected
         self.holding = self._receiver = Holding(self, limits.held)
 
@@ -193,8 +193,8 @@ class TCPChannel(Protocol):
             self._receiver.end_sent()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._watched >= 0 and self._hangups is not None:
-            self._hangups.forget(self._watched)
+        if self._watched >= 0 and self._edges is not None:
+            self._edges.forget(self._watched)
             self._watched = -1
         if self._alarm is not None:
             self._alarm.cancel()
@@ -302,16 +302,16 @@ class TCPChannel(Protocol):
             transport.loseWriteConnection()
 
     def _watch(self) -> None:
-        if self._hangups is None:
+        if self._edges is None:
             return
         if self._watched < 0:
             sock = socket_of(self.transport)
             if sock is None or sock.fileno() < 0:
                 return
             self._watched = sock.fileno()
-        self._hangups.watch(self._watched, self._hung_up)
+        self._edges.watch(self._watched, self._hung_up, HANGUP)
 
-    def _hung_up(self) -> None:
+    def _hung_up(self, events: int) -> None:
         sock = socket_of(self.transport)
         if sock is None or self._over or not (self._paused or self._in_ended):
             return

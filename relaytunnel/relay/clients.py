@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from relaytunnel.arrival import DEFAULT_LIMITS, Arrival, Malformed, Named
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing, Rejection
@@ -39,14 +39,14 @@ class Clients:
         self,
         clock: IReactorTime,
         limits: Limits,
-        hangups: HangupWatch,
+        edges: EdgeWatch,
         registry: Registry,
         visits: Visits,
         engine: ISpliceEngine,
     ) -> None:
         self.clock = clock
         self.limits = limits
-        self.hangups = hangups
+        self.edges = edges
         self.registry = registry
         self.visits = visits
         self.engine = engine
@@ -256,7 +256,7 @@ class _Port(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> TCPChannel:
         clients = self._clients
-        return TCPChannel(clients.clock, clients.limits, clients.hangups, self._connected)
+        return TCPChannel(clients.clock, clients.limits, clients.edges, self._connected)
 
     def _connected(self, channel: TCPChannel) -> None:
         self._arrive(ClientVisit(self._clients, channel))

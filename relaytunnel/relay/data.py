@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.control import ControlChannel, describe_loss
 from relaytunnel.channel.framed import DataChannel
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
@@ -50,7 +50,7 @@ class AgentsPort(Factory):
         self,
         clock: IReactorTime,
         limits: Limits,
-        hangups: HangupWatch,
+        edges: EdgeWatch,
         tls: RelayTLS,
         visits: Visits,
         new_control: Callable[[float], ControlChannel],
@@ -65,7 +65,7 @@ class AgentsPort(Factory):
         self.known_sources = known_sources
         self.clock = clock
         self.limits = limits
-        self.hangups = hangups
+        self.edges = edges
         self.visits = visits
         self.new_control = new_control
         self.use(tls)
@@ -127,7 +127,7 @@ class AgentsPort(Factory):
             it presents a ticket that joins.
         @return: the relay's end of a data channel; it waits for a ticket.
         """
-        channel = DataChannel(self.clock, self.limits, self.hangups)
+        channel = DataChannel(self.clock, self.limits, self.edges)
 
         def first(channel: DataChannel, ticket: bytes) -> None:
             before.settle()
@@ -271,7 +271,7 @@ class _Unknown(Protocol):
             ticket, rest = found
             self.settle()
             port = self._port
-            channel = TCPChannel(port.clock, port.limits, port.hangups)
+            channel = TCPChannel(port.clock, port.limits, port.edges)
             self._hand_over(channel, b"")
             port.join_plain(channel, ticket)
             if rest:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
 from relaytunnel.accounts.threads import Threads
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import RelayConfig
@@ -100,7 +100,7 @@ class RelayService(Service):
         self.state.prepare()
         identity = self._identity()
         store = AccountStore(self.state.database)
-        self._hangups = HangupWatch(self._reactor)
+        self._edges = EdgeWatch(self._reactor)
         self._listeners = Listeners(self._reactor)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         database = DatabaseAccounts(store, self._threads)
@@ -111,7 +111,7 @@ class RelayService(Service):
             self.state.write_facts(self.facts)
         except BaseException:
             self._listeners.stop()
-            self._hangups.close()
+            self._edges.close()
             # No thread runs yet, and where there is no reactor none may be
             # started: the process could not end before it.
             store.close()
@@ -138,7 +138,7 @@ class RelayService(Service):
         )
         self.visits = Visits(room, limits, reactor)
         self.clients = Clients(
-            reactor, limits, self._hangups, self.registry, self.visits, PairedEngine()
+            reactor, limits, self._edges, self.registry, self.visits, PairedEngine()
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
         shared = [listeners.listen(each, SharedPort(self.clients)) for each in config.clients]
@@ -160,7 +160,7 @@ class RelayService(Service):
         self.agents_port = AgentsPort(
             reactor,
             limits,
-            self._hangups,
+            self._edges,
             RelayTLS(identity),
             self.visits,
             lambda wait: self._new_control(reception, wait),
@@ -325,7 +325,7 @@ class RelayService(Service):
         yield self._part()
         yield stopped
         yield self.accounts.close()
-        self._hangups.close()
+        self._edges.close()
         try:
             self.state.mark_stopped()
         except StateError as fault:

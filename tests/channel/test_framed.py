@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.testing import StringTransport
 
 from relaytunnel.channel.framed import DataChannel, FramedStream
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame
@@ -44,7 +44,7 @@ class DataChannelTests(Sockets):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.hangups = HangupWatch(reactor)
+        self.edges = EdgeWatch(reactor)
         self.limits = Limits(close=0.4, linger=3)
         self.made: list[_Channel] = []
         self.streams: list[FramedStream] = []
@@ -55,11 +55,11 @@ class DataChannelTests(Sockets):
     async def tearDown(self) -> None:  # type: ignore[override]
         for channel in self.made:
             channel.abort()
-        self.hangups.close()
+        self.edges.close()
         await super().tearDown()
 
     def make(self) -> _Channel:
-        channel = _Channel(reactor, self.limits, self.hangups)
+        channel = _Channel(reactor, self.limits, self.edges)
         channel.joining = self.joining
         channel.idle = self.idle.append
         channel.lost = self.lost.append

@@ -14,7 +14,7 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel, socket_of, tune
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IChannel, Lost
@@ -42,7 +42,7 @@ class TCPChannelTests(Sockets):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.hangups = HangupWatch(reactor)
+        self.edges = EdgeWatch(reactor)
         self.limits = Limits(held=1000, linger_idle=0.2, linger=0.6, close=0.3)
         self.clock: Any = reactor
         self.channels: list[TCPChannel] = []
@@ -50,13 +50,13 @@ class TCPChannelTests(Sockets):
     async def tearDown(self) -> None:  # type: ignore[override]
         for channel in self.channels:
             channel.reset()
-        self.hangups.close()
+        self.edges.close()
         await super().tearDown()
 
     async def connect(self, attach: bool = True, buffer: int = 0) -> TCPChannel:
         made: list[TCPChannel] = []
         port = self.listen(
-            lambda: TCPChannel(self.clock, self.limits, self.hangups, made.append),
+            lambda: TCPChannel(self.clock, self.limits, self.edges, made.append),
             buffer=buffer,
         )
         self.far = self.peer(port, buffer, buffer)
@@ -432,7 +432,7 @@ class TCPChannelTests(Sockets):
         made: list[TCPChannel] = []
         path = f"/tmp/{os.getpid()}-{id(self):x}.sock"  # paths are short there
         port = await UNIXServerEndpoint(reactor, path).listen(
-            Makes(lambda: TCPChannel(reactor, self.limits, self.hangups, made.append))
+            Makes(lambda: TCPChannel(reactor, self.limits, self.edges, made.append))
         )
         far = socket.socket(socket.AF_UNIX)
         far.connect(path)

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.task import Clock
 
 from relaytunnel.channel.framed import DataChannel
-from relaytunnel.channel.hangup import HangupWatch
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.tcp import TCPChannel, socket_of
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
@@ -104,12 +104,12 @@ class SpliceContract(Sockets):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.hangups = HangupWatch(reactor)
+        self.edges = EdgeWatch(reactor)
         self.limits = Limits(idle=3600, half_closed=60, linger_idle=1, linger=5, close=2)
         self.clock: Any = reactor
 
     async def tearDown(self) -> None:  # type: ignore[override]
-        self.hangups.close()
+        self.edges.close()
         self.sides: list[_Side] = []
         await super().tearDown()
 
@@ -122,7 +122,7 @@ class SpliceContract(Sockets):
         made: list[Any] = []
         if kind == TCP:
             port = self.listen(
-                lambda: TCPChannel(reactor, self.limits, self.hangups, made.append),
+                lambda: TCPChannel(reactor, self.limits, self.edges, made.append),
                 buffer=buffer,
             )
             side = _Side(self.peer(port, buffer, buffer))
@@ -133,7 +133,7 @@ class SpliceContract(Sockets):
                 made.append(channel.begin())
 
             def make() -> DataChannel:
-                channel = _JoinedChannel(reactor, self.limits, self.hangups)
+                channel = _JoinedChannel(reactor, self.limits, self.edges)
                 channel.joining = joining
                 channel.idle = self.parked.append
                 return channel

@@ -11,19 +11,20 @@ from zope.interface.verify import verifyObject
 
 from twisted.internet.interfaces import IReadDescriptor
 
-from relaytunnel.channel.hangup import HangupWatch, clean_end_before_reset
+from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from tests.channel import Sockets, pause_for, reactor, until
 
 
-class HangupWatchTests(Sockets):
+class HangupTests(Sockets):
     """
     Sockets that nobody reads, and their peers.
     """
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.watch = HangupWatch(reactor)
+        self.watch = EdgeWatch(reactor)
         self.hung_up: list[int] = []
+        """The events, as they were told."""
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
@@ -39,7 +40,7 @@ class HangupWatchTests(Sockets):
         await super().tearDown()
 
     def start(self) -> None:
-        self.watch.watch(self.number, lambda: self.hung_up.append(self.number))
+        self.watch.watch(self.number, self.hung_up.append, HANGUP)
 
     def reset(self) -> None:
         self.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -136,11 +137,11 @@ class HangupWatchTests(Sockets):
         One that is called may close the watch.
         """
 
-        def hung_up() -> None:
+        def hung_up(events: int) -> None:
             self.hung_up.append(self.number)
             self.watch.close()
 
-        self.watch.watch(self.number, hung_up)
+        self.watch.watch(self.number, hung_up, HANGUP)
         self.reset()
         await until(lambda: self.hung_up, within=1)
         self.watch.close()
@@ -151,7 +152,7 @@ class HangupWatchTests(Sockets):
         """
         With a reactor that has no descriptors it watches nothing, quietly.
         """
-        watch = HangupWatch(object())
+        watch = EdgeWatch(object())
         watch.watch(self.number, self.fail)
         watch.forget(self.number)
         watch.close()

@@ -1,0 +1,163 @@
+"""
+Edge-triggered events of many descriptors, behind one descriptor of the reactor.
+
+A reactor tells again and again that a descriptor is ready, so whoever does not
+want to read has to take it out and put it back, and a paused or half-closed
+descriptor is watched for nothing: a reset goes unseen until somebody reads or
+writes.  Here descriptors wait in an epoll of their own, edge-triggered: each is
+put in once, is told once of each change, and pausing costs nothing.  That
+epoll's descriptor is one more reader of the reactor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+__all__ = ["EVERYTHING", "HANGUP", "IN", "LOST", "OUT", "EdgeWatch", "clean_end_before_reset"]
+
+IN: int = getattr(select, "EPOLLIN", 1)
+"""There is something to read, an end included."""
+OUT: int = getattr(select, "EPOLLOUT", 4)
+"""There is room to write."""
+LOST: int = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
+"""The connection is over in both directions, or has an error."""
+HANGUP: int = getattr(select, "EPOLLRDHUP", 0x2000)
+"""The peer has ended its direction."""
+EVERYTHING = IN | OUT | HANGUP
+"""All of them; LOST is told whether one asks for it or not."""
+
+_EVENTS_PER_TURN = 256
+
+
+def clean_end_before_reset(sock: socket.socket) -> bool | None:
+    """
+    Say in which order a dead peer's end and reset came.
+
+    Linux reports EPIPE for a reset behind a FIN and ECONNRESET, or what made
+    the connection time out, for any other.  Asking clears the error.
+
+    @return: C{None} if there was no reset at all; whether a FIN came before it
+        otherwise.
+    """
+    fault = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if not fault:
+        return None
+    return fault == errno.EPIPE
+
+
+@implementer(IReadDescriptor)
+class EdgeWatch:
+    """
+    Calls back when something changes at a watched descriptor.
+
+    Where there is no epoll it watches nothing.
+
+    @ivar works: whether it does.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self._watched: dict[int, Callable[[int], None]] = {}
+        self._again: list[Callable[[], None]] = []
+        self._next_turn: IDelayedCall | None = None
+        self._reactor: Any = None
+        self.works = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+        if self.works:
+            self._reactor = reactor
+            self._epoll = select.epoll(sizehint=64)
+            self._reactor.addReader(self)
+
+    def watch(
+        self, descriptor: int, happened: Callable[[int], None], events: int = EVERYTHING
+    ) -> None:
+        """
+        Call C{happened} with the events there are, whenever they change; at
+        once if there are some.  Watching a descriptor again arms it anew.
+        """
+        if self._reactor is None:
+            return
+        if descriptor in self._watched:
+            self._epoll.modify(descriptor, events | select.EPOLLET)
+        else:
+            self._epoll.register(descriptor, events | select.EPOLLET)
+        self._watched[descriptor] = happened
+
+    def forget(self, descriptor: int) -> None:
+        """
+        Stop watching, before or right after the descriptor was closed.
+        """
+        if self._watched.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):  # the kernel has taken a closed one out
+                self._epoll.unregister(descriptor)
+
+    def closed(self, descriptor: int) -> None:
+        """
+        The descriptor is about to be closed, and nobody else has a copy: the
+        kernel takes it out by itself.
+        """
+        self._watched.pop(descriptor, None)
+
+    def again(self, go_on: Callable[[], None]) -> None:
+        """
+        Call this in the reactor's next turn: others come first.
+        """
+        if self._reactor is not None:
+            if not self._again:
+                self._next_turn = self._reactor.callLater(0, self._go_on)
+            self._again.append(go_on)
+
+    def _go_on(self) -> None:
+        waiting, self._again = self._again, []
+        for go_on in waiting:
+            try:
+                go_on()
+            except Exception:
+                self._log.failure("going on failed by our own fault")
+
+    def close(self) -> None:
+        """
+        Watch nothing any more and let go of the epoll.
+        """
+        if self._reactor is not None:
+            self._reactor.removeReader(self)
+            self.connectionLost(None)
+
+    def fileno(self) -> int:
+        return -1 if self._epoll.closed else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "edges"
+
+    def doRead(self) -> None:
+        watched = self._watched
+        for descriptor, events in self._epoll.poll(0, _EVENTS_PER_TURN):
+            happened = watched.get(descriptor)
+            if happened is not None:
+                try:
+                    happened(events)
+                except Exception:
+                    # One descriptor's fault must not take the others along.
+                    self._log.failure("an event was lost by our own fault")
+                if self._reactor is None:
+                    return
+
+    def connectionLost(self, reason: Failure | None) -> None:
+        self._watched.clear()
+        if self._again and self._next_turn is not None:
+            self._next_turn.cancel()
+        self._again.clear()
+        if self._reactor is not None:
+            self._reactor = None
+            self._epoll.close()

@@ -134,7 +134,7 @@ class IRunningSplice(Interface):
 
 class SpliceLimits(Protocol):
     """
-    How long a splice may be quiet, in seconds.
+    How long a splice may be quiet, and what is left of it may take, in seconds.
     """
 
     @property
@@ -144,6 +144,14 @@ class SpliceLimits(Protocol):
     @property
     def half_closed(self) -> float:
         """After one direction has ended."""
+
+    @property
+    def linger(self) -> float:
+        """All the time a peer that is being left may take."""
+
+    @property
+    def linger_idle(self) -> float:
+        """Without a byte to discard from such a peer."""
 
 
 class ISpliceEngine(Interface):

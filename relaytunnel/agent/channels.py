@@ -25,8 +25,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.control import describe_loss
-from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
 from relaytunnel.config.limits import Limits

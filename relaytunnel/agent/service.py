@@ -47,7 +47,7 @@ from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
-from relaytunnel.splice import PairedEngine
+from relaytunnel.splice import best_engine
 from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import Goodbye, Message, Notify, Withdraw
 
@@ -72,13 +72,13 @@ class AgentService(Service):
     _log = Logger()
 
     control: RelayControl | None = None
+    engine: ISpliceEngine
     _local: IListeningPort | None = None
     _again: IDelayedCall | None = None
 
     def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
         self.reactor = reactor
         self.limits = config.limits
-        self.engine: ISpliceEngine = PairedEngine()
         self.splices: dict[int, IRunningSplice] = {}
         self.state = AgentState(
             invitation.agent,
@@ -105,15 +105,14 @@ class AgentService(Service):
             self._local = listen_locally(self.reactor, self._local_path, self)
         super().startService()
         self.edges = EdgeWatch(self.reactor)
+        self.engine = best_engine(self.edges)
         relay = HostnameEndpoint(
             self.reactor,
             self._invitation.host.encode("ascii"),
             self._invitation.port,
             timeout=self.limits.dial,
         )
-        self.channels = DataChannels(
-            self.reactor, self.limits, self.edges, relay, self._data_tls
-        )
+        self.channels = DataChannels(self.reactor, self.limits, self.edges, relay, self._data_tls)
         self._client = ClientService(
             _Reporting(wrapClientTLS(self._tls, relay), self._unreachable),
             _Controls(self),

@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 from relaytunnel.agent.channels import DataChannels, OneProtocol
 from relaytunnel.agent.servers import OwnServer
 from relaytunnel.agent.visit import AgentVisit, new_visit
-from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing

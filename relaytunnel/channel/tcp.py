@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -30,7 +32,7 @@ from relaytunnel.channel.holding import Holding
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
-__all__ = ["TCPChannel", "socket_of", "tune"]
+__all__ = ["Released", "TCPChannel", "socket_of", "tune"]
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 _USER_TIMEOUT_MS = 60_000
@@ -69,6 +71,22 @@ def socket_of(transport: object) -> socket.socket | None:
         transport = transport.transport
     found = getattr(transport, "socket", None)
     return found if isinstance(found, socket.socket) else None
+
+
+@dataclass(slots=True)
+class Released:
+    """
+    A connection that its channel has let go of, in the hands of an engine.
+
+    @ivar held: what has come in and nobody has taken.
+    @ivar ended: whether the peer's end has been read behind it.
+    @ivar unsent: what was written and has not left yet.
+    """
+
+    sock: socket.socket
+    held: bytes
+    ended: bool
+    unsent: bytes
 
 
 @implementer(IChannel, IHalfCloseableProtocol)
@@ -221,6 +239,34 @@ class TCPChannel(Protocol):
         previous, self._receiver = self._receiver, receiver
         if previous is self.holding:
             self.holding.pour(self._receiver)
+
+    @property
+    def releasable(self) -> bool:
+        """
+        Whether there is a bare socket that C{release} can give away.
+        """
+        return isinstance(self.transport, Connection) and not (
+            self._over or self._out_ended or self._deaf or self._broken
+        )
+
+    def release(self) -> Released:
+        """
+        Give the connection away, to whoever moves the bytes from now on.
+        Nobody hears of this channel again.
+        """
+        transport: Any = self.transport
+        self._over = True
+        transport.unregisterProducer()
+        transport.stopReading()
+        transport.stopWriting()
+        for hooked in ("writeSomeData", "connectionLost"):
+            vars(transport).pop(hooked, None)
+        unsent = b"".join((transport.dataBuffer[transport.offset :], *transport._tempDataBuffer))
+        transport.connected, transport.disconnected = False, True
+        transport.protocol = self.transport = self._receiver = None
+        holding = self.holding
+        holding.heard = holding.lost = None
+        return Released(transport.socket, holding.held, self._in_ended, unsent)
 
     def write(self, data: bytes) -> None:
         if not (self._over or self._out_ended or self._deaf):

@@ -21,8 +21,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.control import ControlChannel, describe_loss
-from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
@@ -272,10 +272,8 @@ class _Unknown(Protocol):
             self.settle()
             port = self._port
             channel = TCPChannel(port.clock, port.limits, port.edges)
-            self._hand_over(channel, b"")
+            self._hand_over(channel, rest)
             port.join_plain(channel, ticket)
-            if rest:
-                channel.dataReceived(rest)
 
     def _hand_over(self, protocol: Any, data: bytes) -> None:
         transport: Any = self.transport

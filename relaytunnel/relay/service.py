@@ -34,7 +34,7 @@ from relaytunnel.relay.registry import Agent, Registry
 from relaytunnel.relay.state import Facts, StateDirectory
 from relaytunnel.relay.visits import Visits
 from relaytunnel.relay.waiting import WaitingRoom
-from relaytunnel.splice import PairedEngine
+from relaytunnel.splice import best_engine
 from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import TICKET_BYTES, Restarting
 
@@ -138,7 +138,7 @@ class RelayService(Service):
         )
         self.visits = Visits(room, limits, reactor)
         self.clients = Clients(
-            reactor, limits, self._edges, self.registry, self.visits, PairedEngine()
+            reactor, limits, self._edges, self.registry, self.visits, best_engine(self._edges)
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
         shared = [listeners.listen(each, SharedPort(self.clients)) for each in config.clients]

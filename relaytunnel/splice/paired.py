@@ -12,23 +12,11 @@ from typing import Any
 
 from zope.interface import implementer
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
-from relaytunnel.interfaces import (
-    IChannelReceiver,
-    IRunningSplice,
-    ISpliceEngine,
-    Lost,
-    SpliceLimits,
-)
-from relaytunnel.splice.report import (
-    CLEAN,
-    CLOSED,
-    HALF_CLOSED_IDLE,
-    IDLE,
-    SpliceReport,
-)
+from relaytunnel.interfaces import IChannelReceiver, ISpliceEngine, Lost, SpliceLimits
+from relaytunnel.splice.report import CLEAN
+from relaytunnel.splice.running import Round, Rounds, RunningSplice
 from relaytunnel.steps import happened
 
 __all__ = ["PairedEngine", "PairedSplice"]
@@ -86,104 +74,46 @@ class _Leg:
         self._splice.over(f"{self.name} {why.value}")
 
 
-@implementer(IRunningSplice)
-class PairedSplice:
+class PairedSplice(RunningSplice):
     """
     Two channels joined by producer/consumer pairing.
     """
 
-    def __init__(
-        self, first: object, second: object, limits: SpliceLimits, clock: IReactorTime
-    ) -> None:
-        self._limits = limits
-        self._clock = clock
-        self._began = self._moved_at = clock.seconds()
-        self._moved = 0
-        self._first = _Leg(self, first, "first")
-        self._second = _Leg(self, second, "second")
-        self._patience = limits.idle
-        self._timer: IDelayedCall | None = clock.callLater(self._check_after(), self._check)
-        self.done: Deferred[SpliceReport] = Deferred()
+    __slots__ = ()
+
+    first: _Leg
+    second: _Leg
+
+    def __init__(self, round_: Round, first: object, second: object) -> None:
+        super().__init__(round_)
+        self.first = _Leg(self, first, "first")
+        self.second = _Leg(self, second, "second")
 
     def start(self) -> None:
         """
         Let the bytes flow.
         """
-        first, second = self._first, self._second
+        first, second = self.first, self.second
         first.meet(second)
         second.meet(first)
         first.channel.attach(first)
         second.channel.attach(second)
 
-    @property
-    def forward(self) -> int:
-        return self._first.count
-
-    @property
-    def backward(self) -> int:
-        return self._second.count
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._end_both(CLOSED)
-
-    # What the legs say.
-
-    def half_closed(self) -> None:
-        """
-        One direction has ended: less patience from now on.
-        """
-        if self._timer is not None and self._patience != self._limits.half_closed:
-            self._patience = self._limits.half_closed
-            self._moved_at = self._clock.seconds()
-            self._timer.reset(self._check_after())
-
     def end_if_all_did(self) -> None:
         """
         Both directions have ended and were flushed: let go of the channels.
         """
-        first, second = self._first, self._second
+        first, second = self.first, self.second
         if first.ended and second.ended and first.flushed and second.flushed:
             first.channel.close()
             second.channel.close()
             self.over(CLEAN)
 
-    def over(self, reason: str) -> None:
-        """
-        The channels are taken care of: report.
-        """
-        if self._timer is None:
-            return
-        if self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-        self.done.callback(
-            SpliceReport(self.forward, self.backward, reason, self._clock.seconds() - self._began)
-        )
-
-    # Quiet is measured by looking at the counters now and then, so that a byte
-    # that moves pays nothing for it.
-
-    def _check_after(self) -> float:
-        return self._patience / 4
-
-    def _check(self) -> None:
-        now = self._clock.seconds()
-        moved = self.forward + self.backward
-        if moved != self._moved:
-            self._moved = moved
-            self._moved_at = now
-        if now - self._moved_at >= self._patience:
-            self._end_both(IDLE if self._patience == self._limits.idle else HALF_CLOSED_IDLE)
-        else:
-            self._timer = self._clock.callLater(self._check_after(), self._check)
-
-    def _end_both(self, reason: str) -> None:
-        for leg in (self._first, self._second):
+    def _end_both(self) -> None:
+        for leg in (self.first, self.second):
             leg.channel.unregisterProducer()
-        for leg in (self._first, self._second):
+        for leg in (self.first, self.second):
             leg.channel.reset()
-        self.over(reason)
 
 
 @implementer(ISpliceEngine)
@@ -194,9 +124,12 @@ class PairedEngine:
 
     name = "paired"
 
+    def __init__(self) -> None:
+        self._rounds = Rounds()
+
     def join(
         self, first: object, second: object, limits: SpliceLimits, clock: IReactorTime
     ) -> PairedSplice:
-        splice = PairedSplice(first, second, limits, clock)
+        splice = PairedSplice(self._rounds.of(limits, clock), first, second)
         splice.start()
         return splice

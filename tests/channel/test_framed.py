@@ -13,8 +13,8 @@ from zope.interface.verify import verifyObject
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.testing import StringTransport
 
-from relaytunnel.channel.framed import DataChannel, FramedStream
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import DataChannel, FramedStream
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame

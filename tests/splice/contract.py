@@ -23,8 +23,8 @@ from zope.interface.verify import verifyObject
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.task import Clock
 
-from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.tcp import TCPChannel, socket_of
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine

@@ -1,0 +1,56 @@
+"""
+Which engine joins which channels.
+"""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from twisted.internet.interfaces import IReactorTime
+
+from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, SpliceLimits
+from relaytunnel.splice.paired import PairedEngine
+from relaytunnel.splice.pipes import Pipes, can_splice
+from relaytunnel.splice.pump import PumpSplice
+from relaytunnel.splice.running import Rounds
+
+__all__ = ["PumpEngine", "best_engine"]
+
+
+@implementer(ISpliceEngine)
+class PumpEngine:
+    """
+    Moves the bytes itself where the channels have descriptors to own, and
+    leaves them to the portable engine where not.
+    """
+
+    name = "pump"
+
+    def __init__(self, edges: EdgeWatch) -> None:
+        self._edges = edges
+        self._pipes = Pipes()
+        self._rounds = Rounds()
+        self._paired = PairedEngine()
+
+    def join(
+        self, first: object, second: object, limits: SpliceLimits, clock: IReactorTime
+    ) -> IRunningSplice:
+        if (
+            isinstance(first, TCPChannel)
+            and isinstance(second, TCPChannel)
+            and first.releasable
+            and second.releasable
+        ):
+            splice = PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
+            splice.start(first.release(), second.release())
+            return splice
+        return self._paired.join(first, second, limits, clock)
+
+
+def best_engine(edges: EdgeWatch) -> ISpliceEngine:
+    """
+    @return: the fastest engine that there is for this platform and reactor.
+    """
+    return PumpEngine(edges) if edges.works and can_splice else PairedEngine()

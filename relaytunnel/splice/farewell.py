@@ -8,6 +8,7 @@ and the socket is closed when the peer has ended too or the limits have passed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -29,10 +30,8 @@ def abort(sock: socket.socket) -> None:
     """
     Close a socket so that the peer sees a reset.
     """
-    try:
+    with contextlib.suppress(OSError):  # it is gone already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    except OSError:
-        pass  # it is gone already
     sock.close()
 
 

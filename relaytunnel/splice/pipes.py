@@ -4,6 +4,7 @@ Pipes for C{splice(2)}, which moves bytes between sockets inside the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -29,10 +30,9 @@ class Pipe:
         self.reader = self.writer = -1
         self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
-            try:
+            # Over the user's share of pages a small one does, too.
+            with contextlib.suppress(OSError):
                 fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, _SIZE)
-            except OSError:
-                pass  # over the user's share of pages: a small one does, too
 
     def __del__(self) -> None:
         if self.reader >= 0:

@@ -12,6 +12,7 @@ written, and nobody has to tell the kernel that a flow is paused.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -266,10 +267,8 @@ class PlainEnd(End):
             self.splice.lose(self, Lost.RESET)
 
     def half_close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it was reset, and says so itself
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it was reset, and says so itself
 
     def close(self) -> None:
         self.splice.edges.closed(self.number)

@@ -135,6 +135,7 @@ class RecordingEngine(PairedEngine):
     """
 
     def __init__(self, record: Callable[[object], object]) -> None:
+        super().__init__()
         self._record = record
 
     def join(self, first: Any, second: Any, limits: Any, clock: Any) -> PairedSplice:
@@ -451,6 +452,7 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.visits,
             self.engine,
         )
+        self.addCleanup(self.clients.journal.close)
         self.channels: list[FakeChannel] = []
         self._port = 40100
         self.office = Agent(self, "office", 5, list(self.servers))
@@ -628,6 +630,7 @@ class ProcedureTestCase(ScriptedTestCase):
         room = self.relay.visits.room
         self.assertEqual((room.waiting, room.served), (0, 0))
         self.assertEqual(self.office.state.visits, {})
+        self.clients.journal.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

@@ -43,6 +43,7 @@ from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.errors import Code, Rejection
@@ -105,6 +106,7 @@ class AgentService(Service):
             self._local = listen_locally(self.reactor, self._local_path, self)
         super().startService()
         self.edges = EdgeWatch(self.reactor)
+        self.journal = Journal(self.reactor, Logger())
         self.engine = best_engine(self.edges)
         relay = HostnameEndpoint(
             self.reactor,
@@ -273,6 +275,7 @@ class AgentService(Service):
         if cut_off.active():
             cut_off.cancel()
         yield deferLater(self.reactor, 0)  # what was aborted is closed a turn later
+        self.journal.close()
         self.edges.close()
 
     def _cut_off(self) -> None:

@@ -27,6 +27,7 @@ from relaytunnel.agent.servers import OwnServer
 from relaytunnel.agent.visit import AgentVisit, new_visit
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing
@@ -50,6 +51,7 @@ class Surroundings(Protocol):
     limits: Limits
     edges: EdgeWatch
     channels: DataChannels
+    journal: Journal
     engine: ISpliceEngine
     splices: dict[int, IRunningSplice]
 
@@ -94,12 +96,9 @@ class ServedClient:
         self._around.send(Accept(session=self._notify.session, channel=number))
 
     def refuse(self, failing: Failing) -> None:
-        self._log.info(
-            "session {session} for {server} is refused: {code}: {reason}",
-            session=self._notify.session,
-            server=self._notify.connection_id,
-            code=failing.code.value,
-            reason=failing.reason,
+        self._around.journal.note(
+            f"session {self._notify.session} for {self._notify.connection_id} is refused:"
+            f" {failing.code.value}: {failing.reason}"
         )
         self._around.send(
             Refuse(
@@ -245,16 +244,11 @@ class ServedClient:
         """
         S14 to S20, from either side
         """
-        self._log.info(
-            "session {session} of {client} with {server} is over after {duration:.3f} s:"
-            " {reason}; {up} bytes up, {down} bytes down",
-            session=self._notify.session,
-            client=self._notify.client,
-            server=self._notify.connection_id,
-            duration=report.duration,
-            reason=report.reason,
-            up=report.backward,
-            down=report.forward,
+        notify = self._notify
+        self._around.journal.note(
+            f"session {notify.session} of {notify.client} with {notify.connection_id}"
+            f" is over after {report.duration:.3f} s: {report.reason};"
+            f" {report.backward} bytes up, {report.forward} bytes down"
         )
         del self._around.splices[self._notify.session]
         self.visit.over()

@@ -20,7 +20,6 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IReactorTime,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
@@ -32,7 +31,7 @@ from relaytunnel.channel.holding import Holding
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
-__all__ = ["Released", "TCPChannel", "socket_of", "tune"]
+__all__ = ["Released", "TCPChannel", "socket_of", "tune", "tune_socket"]
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 _USER_TIMEOUT_MS = 60_000
@@ -41,26 +40,32 @@ _MOST_AT_ONCE = 128 * 1024
 
 def tune(transport: object, always_read: bool = False) -> None:
     """
-    Set what every TCP connection of ours has: no Nagle delay, and keepalive
-    after 60 s.
+    Set what every TCP connection of ours has, if there is a socket under this
+    transport: no Nagle delay, and keepalive after 60 s.
 
     @param always_read: whether the other end reads all the time, as on a
         control channel.  It is dead then if it acknowledges nothing for 60 s
         (RFC 5482).  Elsewhere that would be the end of a reader that takes a
         pause: Linux counts the time of a closed window, too.
     """
-    if not ITCPTransport.providedBy(transport):
-        return
-    tcp: Any = transport
-    tcp.setTcpNoDelay(True)
-    tcp.setTcpKeepAlive(True)
     sock = socket_of(transport)
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
+            tune_socket(sock)  # else Linux has handed it down from the port
         if always_read and hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+
+
+def tune_socket(sock: socket.socket) -> None:
+    """
+    The same for a TCP socket.  One that listens hands it down to those that it
+    accepts, on Linux.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def socket_of(transport: object) -> socket.socket | None:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from relaytunnel.arrival import DEFAULT_LIMITS, Arrival, Malformed, Named
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing, Rejection
@@ -52,6 +53,7 @@ class Clients:
         self.engine = engine
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
+        self.journal = Journal(clock, Logger())
         self._leaving: WeakSet[TCPChannel] = WeakSet()
         self.finished = 0
 
@@ -71,6 +73,7 @@ class Clients:
         """
         for channel in list(self._leaving):
             channel.transport.abortConnection()  # type: ignore[union-attr]
+        self.journal.close()
 
     def finish(self, channel: TCPChannel) -> None:
         """
@@ -85,7 +88,6 @@ class ClientVisit:
     One client: its channel, and the door by which its visit reaches it.
     """
 
-    _log = Logger()
     _deadline: IDelayedCall | None = None
     _arrival: Arrival | None = None
     _answer: Callable[[Failing], bytes] | None = None
@@ -188,11 +190,8 @@ class ClientVisit:
     # The door
 
     def tell(self, failing: Failing) -> None:
-        self._log.info(
-            "client {client} is not served: {code}: {reason}",
-            client=self.client,
-            code=failing.code.value,
-            reason=failing.reason,
+        self._clients.journal.note(
+            f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
         )
         self._clients.present.discard(self)
         if self._answer is None:
@@ -222,16 +221,10 @@ class ClientVisit:
         """
         S14 to S20, from either side
         """
-        self._log.info(
-            "session {session} of {client} with {server} is over after {duration:.3f} s:"
-            " {reason}; {up} bytes up, {down} bytes down",
-            session=place.session,
-            client=self.client,
-            server=place.server.connection_id,
-            duration=report.duration,
-            reason=report.reason,
-            up=report.forward,
-            down=report.backward,
+        self._clients.journal.note(
+            f"session {place.session} of {self.client} with {place.server.connection_id}"
+            f" is over after {report.duration:.3f} s: {report.reason};"
+            f" {report.forward} bytes up, {report.backward} bytes down"
         )
         self._clients.finished += 1
         del self._clients.splices[place.session]

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relaytunnel.channel.tcp import socket_of
+from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
 
@@ -64,6 +64,7 @@ class Listeners:
 
     def _listening(self, description: str, result: IListeningPort | Failure) -> IListeningPort:
         if not isinstance(result, Failure):
+            tune(result)
             self._ports.append(result)
             return result
         fault = result.value
@@ -89,7 +90,7 @@ class Listeners:
             return
         assert self.own_factory is not None
         try:
-            self._own[port] = self._reactor.listenTCP(
+            own = self._reactor.listenTCP(
                 port, self.own_factory(port), backlog=_BACKLOG, interface=self.interface
             )
         except CannotListenError as fault:
@@ -98,6 +99,8 @@ class Listeners:
                 f"the port {port} cannot be had at the relay:"
                 f" {getattr(fault.socketError, 'strerror', None) or fault.socketError}",
             ) from None
+        tune(own)
+        self._own[port] = own
 
     def close(self, port: int) -> None:
         """

@@ -17,7 +17,6 @@ from typing import Protocol
 from automat import TypeMachineBuilder, pep614
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from relaytunnel.config.access import allowed
 from relaytunnel.config.limits import Limits
@@ -28,8 +27,6 @@ from relaytunnel.steps import happened
 from relaytunnel.wire.messages import Cancel, Notify
 
 __all__ = ["ClientDoor", "Visit", "Visits"]
-
-_log = Logger()
 
 
 class ClientDoor(Protocol):
@@ -111,12 +108,6 @@ def _build() -> Callable[[_Core], Visit]:
         name = place.server.connection_id
         happened("S6", f"it may have {name}; it waits, and what it says is held")
         happened("S7", f"the relay notifies the agent {place.server.agent.agent_id}")
-        _log.info(
-            "client {client} waits for {server} as session {session}",
-            client=core.door.client,
-            server=place.server.connection_id,
-            session=number,
-        )
         place.server.agent.send(
             Notify(
                 session=number,

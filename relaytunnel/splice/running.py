@@ -43,7 +43,7 @@ class Round:
         self.limits = limits
         self.clock = clock
         self._every = min(limits.idle, limits.half_closed) / _LOOKS
-        self._splices: set[RunningSplice] = set()
+        self._splices: dict[RunningSplice, None] = {}
         self._call: IDelayedCall | None = None
 
     @property
@@ -55,7 +55,7 @@ class Round:
         """
         Look at this one, too.
         """
-        self._splices.add(splice)
+        self._splices[splice] = None
         if self._call is None:
             self._call = self.clock.callLater(self._every, self._look)
 
@@ -63,7 +63,7 @@ class Round:
         """
         Look at it no more.
         """
-        self._splices.discard(splice)
+        self._splices.pop(splice, None)
         if not self._splices and self._call is not None:
             self._call.cancel()
             self._call = None

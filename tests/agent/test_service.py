@@ -4,6 +4,7 @@ A whole agent: how it finds its relay, what it publishes, how it stops.
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -225,6 +226,7 @@ class PublishTests(RunningCase):
         A thousand servers need one connection, and no port at the relay.
         """
         relay = self.start_relay()
+        gc.collect()  # other tests' sockets are not ours
         before = sockets()
         names = [f"s{number:03d}" for number in range(1000)]
         agent = await self.start_agent(

@@ -124,6 +124,12 @@ class DataChannels:
                 self._expire(channel)
 
     @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the relay is, once the control channel has found it."""
+        found: Any = self._address
+        return None if found is None or "%" in found.host else (found.host, found.port)
+
+    @property
     def parked(self) -> int:
         """How many channels wait for a later session."""
         return len(self._parked)
@@ -135,8 +141,9 @@ class DataChannels:
         while self._parked:
             channel, alarm = self._parked.popitem()
             alarm.cancel()
-            if channel.usable:
+            if channel.usable and channel.silent:
                 return channel
+            channel.close()
         return None
 
     def dial(self) -> Deferred[DataChannel]:

@@ -8,9 +8,10 @@ side alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relaytunnel.config.access import allowed
+from relaytunnel.config.endpoints import literal
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import Notify, Register
@@ -27,12 +28,17 @@ class OwnServer:
     @ivar endpoints: where data channels for it may be dialled, as the standing
         request said; nothing before it came.
     @ivar addresses: under which clients find it.
+    @ivar target_address: the target's IP address and port, if it is one.
     """
 
     config: ServerConfig
     registered: bool = False
     endpoints: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    target_address: tuple[str, int] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target_address = literal(self.config.target)
 
 
 class Servers:

@@ -6,6 +6,7 @@ The decisions are in L{relaytunnel.agent.visit}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -28,6 +29,7 @@ from relaytunnel.agent.visit import AgentVisit, new_visit
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.journal import Journal
+from relaytunnel.channel.sockets import Address, Attempt
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing
@@ -76,7 +78,7 @@ class ServedClient:
         self._notify = notify
         self._server = server
         self._plain = server.config.data == "plain"
-        self._dialling: set[Deferred[Any]] = set()
+        self._dialling: set[Deferred[Any] | Attempt] = set()
         self._server_channel: TCPChannel | None = None
         self._data_channel: DataChannel | TCPChannel | None = None
         self._was_parked = False
@@ -112,6 +114,11 @@ class ServedClient:
 
     def dial_server(self) -> None:
         around = self._around
+        if self._dropped:  # there was no data channel
+            return
+        if self._server.target_address is not None and around.edges.works:
+            self._connect(self._server.target_address, self._server_connected, self._server_failed)
+            return
         endpoint = clientFromString(around.reactor, self._server.config.target)
         connecting: Deferred[Any] = endpoint.connect(
             OneProtocol(
@@ -143,6 +150,8 @@ class ServedClient:
         channels = self._around.channels
         if self._data_channel is not None:
             self.visit.data_up()
+        elif self._plain and channels.address is not None and self._around.edges.works:
+            self._connect(channels.address, self._plain_connected, self._data_failed)
         elif self._plain:
             self._pursue(channels.dial_plain(), self._data_failed, self._plain_connected)
         else:
@@ -195,6 +204,30 @@ class ServedClient:
         )
         self.visit.data_failed(_no_data_channel(failure.getErrorMessage()))
 
+    def _connect(
+        self,
+        address: Address,
+        connected: Callable[[TCPChannel], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """
+        Open a connection to an address, within the time for dialling.
+        """
+        around = self._around
+
+        def stands(channel: TCPChannel) -> None:
+            self._dialling.discard(attempt)
+            connected(channel)
+
+        def failing(failure: Failure) -> None:
+            self._dialling.discard(attempt)
+            failed(failure)
+
+        channel = TCPChannel(around.reactor, around.limits, around.edges, stands)
+        attempt = Attempt(around.edges, around.reactor, address, channel, failing)
+        self._dialling.add(attempt)
+        attempt.begin(around.limits.dial)
+
     def _pursue(self, connecting: Deferred[Any], failed: Any, connected: Any = None) -> None:
         """
         Wait for a connection, for so long as an agent may dial.
@@ -222,6 +255,9 @@ class ServedClient:
 
     def splice(self) -> None:
         data, server = self._data_channel, self._server_channel
+        if isinstance(data, DataChannel) and not data.usable:
+            self._data_lost()
+            data = None
         if data is None:  # a parked one died just now, another is on its way
             self._both_up = True
             return

@@ -8,6 +8,7 @@ decides: park it for a later session, or close it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
+from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.model import Limits
 from relaytunnel.errors import ProtocolError
@@ -73,6 +75,23 @@ class DataChannel(Protocol):
         Whether a session could begin now.
         """
         return not (self._closing or self._gone or self.stream)
+
+    @property
+    def silent(self) -> bool:
+        """
+        Whether nothing waits to be read, which on an idle channel could only
+        be the news that it is over.
+        """
+        sock = socket_of(self.transport)
+        if sock is None:
+            return True
+        try:
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def begin(self) -> FramedStream:
         """
@@ -275,6 +294,10 @@ class DataChannel(Protocol):
         self.abort()
 
     def _watch(self) -> None:
+        below = getattr(self.transport, "transport", None)
+        if isinstance(below, EdgeConnection):
+            below.tell_hangup(self._hung_up)
+            return
         sock = socket_of(self.transport)
         if self._edges is not None and sock is not None and sock.fileno() >= 0:
             self._watched = sock.fileno()

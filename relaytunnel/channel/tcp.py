@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
+from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
@@ -353,6 +354,9 @@ class TCPChannel(Protocol):
             transport.loseWriteConnection()
 
     def _watch(self) -> None:
+        if isinstance(self.transport, EdgeConnection):
+            self.transport.tell_hangup(self._hung_up)
+            return
         if self._edges is None:
             return
         if self._watched < 0:

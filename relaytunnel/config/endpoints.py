@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 from relaytunnel.config.names import port_number, shown
 
-__all__ = ["Kind", "endpoint_description", "target"]
+__all__ = ["Kind", "endpoint_description", "literal", "target"]
 
 Kind = Literal["client", "server"]
 
@@ -140,6 +140,23 @@ def _check(text: str, kind: Kind, named: dict[str, str], required: tuple[str, ..
     for key, form in _NUMBERS.items():
         if key in named and not form.fullmatch(named[key]):
             raise ValueError(f"{shown(text)}: the {key} is not a number")
+
+
+def literal(text: str) -> tuple[str, int] | None:
+    """
+    @return: the IP address and the port that a client endpoint leads to; C{None}
+        if it has a name in it, or is anything but an address.
+    """
+    plugin, _, rest = text.partition(":")
+    parts = _split(rest)
+    if plugin.lower() != "tcp" or len(parts) != 2 or parts[0][0] or parts[1][0]:
+        return None
+    host = parts[0][1]
+    try:
+        ip_address(host)
+    except ValueError:
+        return None
+    return (host, int(parts[1][1])) if "%" not in host else None
 
 
 def target(text: str) -> str:

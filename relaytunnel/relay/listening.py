@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.sockets import accept_with
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
@@ -31,8 +33,9 @@ class Listeners:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, edges: EdgeWatch) -> None:
         self._reactor = reactor
+        self._edges = edges
         self._ports: list[IListeningPort] = []
         self._own: dict[int, IListeningPort] = {}
         self.interface = ""
@@ -64,7 +67,7 @@ class Listeners:
 
     def _listening(self, description: str, result: IListeningPort | Failure) -> IListeningPort:
         if not isinstance(result, Failure):
-            tune(result)
+            self._adopt(result)
             self._ports.append(result)
             return result
         fault = result.value
@@ -99,8 +102,15 @@ class Listeners:
                 f"the port {port} cannot be had at the relay:"
                 f" {getattr(fault.socketError, 'strerror', None) or fault.socketError}",
             ) from None
-        tune(own)
+        self._adopt(own)
         self._own[port] = own
+
+    def _adopt(self, port: IListeningPort) -> None:
+        """
+        What it accepts is as quick as it can be.
+        """
+        tune(port)
+        accept_with(self._edges, port)
 
     def close(self, port: int) -> None:
         """

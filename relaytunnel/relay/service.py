@@ -101,7 +101,7 @@ class RelayService(Service):
         identity = self._identity()
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
-        self._listeners = Listeners(self._reactor)
+        self._listeners = Listeners(self._reactor, self._edges)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)

@@ -98,9 +98,11 @@ class PresentCase(RunningCase):
     An agent that has been let in, and its server published.
     """
 
-    async def present(self, **limits: Any) -> tuple[RawRelay, AgentService, RawControl]:
+    async def present(
+        self, target: str = "127.0.0.1:1", **limits: Any
+    ) -> tuple[RawRelay, AgentService, RawControl]:
         raw = self.raw_relay()
-        agent = self.new_agent(raw.invitation, self.server("web", "127.0.0.1:1"), limits=limits)
+        agent = self.new_agent(raw.invitation, self.server("web", target), limits=limits)
         control = await raw.welcomed()
         await control.hears(Register)
         control.say(Registered(connection_id="web"), StandingRequest(connection_id="web"))
@@ -178,7 +180,7 @@ class FaultTests(PresentCase):
         """
         A session that is notified twice.
         """
-        _, _, control = await self.present(dial=5.0)
+        _, _, control = await self.present(self.hanging(), dial=5.0)
         notify = Notify(
             session=1,
             connection_id="web",

@@ -8,6 +8,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
@@ -21,7 +22,9 @@ class ListenersTests(RunningCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.listeners = Listeners(reactor)
+        edges = EdgeWatch(reactor)
+        self.addCleanup(edges.close)
+        self.listeners = Listeners(reactor, edges)
         self.listeners.interface = HOST
         self.addCleanup(self.listeners.stop)
         self.factory = self.target(hello_page)

@@ -1,0 +1,293 @@
+"""
+TCP connections of Twisted whose events come from an edge-triggered watch.
+
+L{EdgeConnection} is a transport like any other to its protocol.  It is put
+into the watch once and taken out of it by being closed, so that a connection
+that waits, pauses, or changes hands asks nothing of the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, TimeoutError, getConnectError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocol
+from twisted.internet.main import CONNECTION_LOST
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
+
+__all__ = ["Address", "Attempt", "EdgeConnection", "accept_with"]
+
+_TURN = 4
+"""How often a connection is read, or written, before others have their turn."""
+
+_log = Logger()
+
+Address = tuple[str, int]
+"""An IP address and a port."""
+
+
+class EdgeConnection(tcp.Connection):
+    """
+    A connected TCP socket, as the transport of a protocol.
+
+    @ivar hung_up: called when the peer has ended its direction, or reset,
+        whether anybody reads or not.
+    """
+
+    hung_up: Callable[[int], None] | None = None
+    logstr = "edges"
+    _reading = True
+    _writing = False
+    _readable = False
+    _hung = False
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        edges: EdgeWatch,
+        reactor: Any,
+        peer: tuple[Any, ...] | None = None,
+    ) -> None:
+        """
+        @param peer: what the kernel says of the other end, if that is known.
+        """
+        super().__init__(sock, protocol, reactor)
+        self._edges = edges
+        self._peer = peer
+        self.connected = True
+        edges.watch(sock.fileno(), self._happened)
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        return _address(self._peer or self.socket.getpeername())
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return _address(self.socket.getsockname())
+
+    # What the watch calls.
+
+    def _happened(self, events: int) -> None:
+        if events & (HANGUP | LOST):
+            self._hung = True
+        if self._writing and events & (OUT | LOST):
+            self._write()
+        if events & (IN | LOST):
+            self._readable = True
+            if self._reading:
+                self._read()
+        if events & (HANGUP | LOST) and self.hung_up is not None and self.connected:
+            self.hung_up(events)
+
+    def tell_hangup(self, hung_up: Callable[[int], None]) -> None:
+        """
+        Call this from now on, and soon if it has happened already.
+        """
+        self.hung_up = hung_up
+        if self._hung:
+            self._edges.again(self._tell)
+
+    def _tell(self) -> None:
+        if self.connected and self.hung_up is not None:
+            self.hung_up(HANGUP)
+
+    def _read(self) -> None:
+        for _ in range(_TURN):
+            if not (self._reading and self._readable):
+                return
+            try:
+                why: Any = self.doRead()
+            except BaseException:
+                _log.failure("a protocol failed")
+                why = sys.exc_info()[1]
+            if why:
+                self._lose(why, True)
+                return
+        self._edges.again(self._read)
+
+    def _write(self) -> None:
+        for _ in range(_TURN):
+            if not self._writing:
+                return
+            waits = len(self.dataBuffer) - self.offset + self._tempDataLen
+            try:
+                why: Any = self.doWrite()
+            except BaseException:
+                _log.failure("a protocol failed")
+                why = sys.exc_info()[1]
+            if why:
+                self._lose(why, False)
+                return
+            if len(self.dataBuffer) - self.offset + self._tempDataLen == waits:
+                return  # until there is room again
+        self._edges.again(self._write)
+
+    def _lose(self, why: Any, reading: bool) -> None:
+        self.stopReading()
+        if reading and isinstance(why, ConnectionDone):
+            self.readConnectionLost(Failure(why))
+        else:
+            self.connectionLost(Failure(why))
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            self._readable = False
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if len(data) < self.bufferSize:
+            self._readable = self._hung
+        return self._dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if hasattr(self, "socket"):
+            self._edges.closed(self.socket.fileno())
+            self.hung_up = None
+        super().connectionLost(reason)
+
+    # What Twisted asks of the reactor elsewhere.
+
+    def startReading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            if self._readable:
+                self._edges.again(self._read)
+
+    def stopReading(self) -> None:
+        self._reading = False
+
+    def startWriting(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._edges.again(self._write)
+
+    def stopWriting(self) -> None:
+        self._writing = False
+
+
+def _address(told: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    kind = IPv4Address if len(told) == 2 else IPv6Address
+    return kind("TCP", *told)
+
+
+def accept_with(edges: EdgeWatch, port: IListeningPort) -> None:
+    """
+    Let the connections that a TCP port accepts be L{EdgeConnection}s, where
+    there is a watch.
+    """
+    if edges.works and type(port) is tcp.Port:
+
+        def accepted(
+            sock: socket.socket,
+            protocol: IProtocol,
+            peer: tuple[Any, ...],
+            port: object,
+            number: int,
+            reactor: Any,
+        ) -> EdgeConnection:
+            return EdgeConnection(sock, protocol, edges, reactor, peer)
+
+        port.transport = accepted  # type: ignore[assignment]
+
+
+class Attempt:
+    """
+    An attempt to connect to an IP address, with a protocol for the connection.
+    """
+
+    __slots__ = ("_address", "_alarm", "_edges", "_failed", "_protocol", "_reactor", "_sock")
+
+    def __init__(
+        self,
+        edges: EdgeWatch,
+        reactor: Any,
+        address: Address,
+        protocol: IProtocol,
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """
+        @param failed: called with why there is no connection.
+        """
+        self._edges = edges
+        self._reactor = reactor
+        self._address = address
+        self._protocol = protocol
+        self._failed = failed
+        self._sock: socket.socket | None = None
+        self._alarm: IDelayedCall | None = None
+
+    def begin(self, within: float) -> None:
+        """
+        Connect, within so many seconds.  On the same machine it is done, or has
+        failed, when this returns.
+        """
+        try:
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+            sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            code = sock.connect_ex(self._address)
+            if code == errno.EINPROGRESS:
+                code = sock.connect_ex(self._address)  # is it there by now?
+        except OSError as fault:
+            self._fail(fault)
+            return
+        if code in (0, errno.EISCONN):
+            self._stand()
+        elif code in (errno.EINPROGRESS, errno.EALREADY):
+            self._alarm = self._reactor.callLater(within, self._too_late)
+            self._edges.watch(sock.fileno(), self._happened, OUT)
+        else:
+            self._fail(OSError(code, os.strerror(code)))
+
+    def cancel(self) -> None:
+        """
+        Give up; nobody is called.
+        """
+        self._drop()
+
+    def _happened(self, events: int) -> None:
+        assert self._sock is not None
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(OSError(code, os.strerror(code)))
+        elif events & OUT:
+            self._stand()
+
+    def _stand(self) -> None:
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        self._disarm()
+        transport = EdgeConnection(sock, self._protocol, self._edges, self._reactor)
+        self._protocol.makeConnection(transport)
+
+    def _too_late(self) -> None:
+        self._alarm = None
+        self._drop()
+        self._failed(Failure(TimeoutError()))
+
+    def _fail(self, fault: OSError) -> None:
+        self._drop()
+        self._failed(Failure(getConnectError((fault.errno, fault.strerror))))
+
+    def _drop(self) -> None:
+        self._disarm()
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._edges.closed(sock.fileno())
+            sock.close()
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.errors": 0,
     "relaytunnel.interfaces": 0,
     "relaytunnel.steps": 0,
+    "relaytunnel.machines": 0,
     "relaytunnel.wire": 1,
     "relaytunnel.arrival": 1,
     "relaytunnel.config": 1,

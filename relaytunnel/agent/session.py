@@ -19,6 +19,7 @@ from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.servers import OwnServer, Servers
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.errors import Code, ProtocolError, Rejection
+from relaytunnel.machines import build
 from relaytunnel.steps import happened
 from relaytunnel.wire.messages import (
     PROTOCOL_VERSION,
@@ -287,7 +288,7 @@ def _build() -> Callable[[_Core], _Stay]:
         _Stay.lost,
     ):
         Over.upon(late).loop().returns(None)
-    return builder.build()
+    return build(builder)  # type: ignore[no-any-return]
 
 
 _new_stay = _build()

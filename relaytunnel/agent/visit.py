@@ -18,6 +18,7 @@ from automat import TypeMachineBuilder, pep614
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from relaytunnel.errors import Code, Failing
+from relaytunnel.machines import build
 from relaytunnel.wire.messages import Notify
 
 __all__ = ["AgentVisit", "VisitDoors", "new_visit"]
@@ -173,7 +174,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
         Over.upon(late).loop().returns(None)
     Over.upon(AgentVisit.server_failed).loop().returns(None)
     Over.upon(AgentVisit.data_failed).loop().returns(None)
-    return builder.build()
+    return build(builder)  # type: ignore[no-any-return]
 
 
 _machine = _build()

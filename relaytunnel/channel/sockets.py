@@ -40,6 +40,8 @@ class EdgeConnection(tcp.Connection):
     """
     A connected TCP socket, as the transport of a protocol.
 
+    @ivar peer: the other end's address and port.
+    @ivar tuned: whether the options of our sockets are set already.
     @ivar hung_up: called when the peer has ended its direction, or reset,
         whether anybody reads or not.
     """
@@ -57,19 +59,22 @@ class EdgeConnection(tcp.Connection):
         protocol: IProtocol,
         edges: EdgeWatch,
         reactor: Any,
-        peer: tuple[Any, ...] | None = None,
+        peer: tuple[Any, ...],
+        tuned: bool = False,
     ) -> None:
         """
-        @param peer: what the kernel says of the other end, if that is known.
+        @param peer: the other end's address and port, as the kernel says it.
+        @param tuned: whether the options of our sockets are set already.
         """
         super().__init__(sock, protocol, reactor)
         self._edges = edges
-        self._peer = peer
+        self.peer = peer
+        self.tuned = tuned
         self.connected = True
         edges.watch(sock.fileno(), self._happened)
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(self._peer or self.socket.getpeername())
+        return _address(self.peer)
 
     def getHost(self) -> IPv4Address | IPv6Address:
         return _address(self.socket.getsockname())
@@ -184,7 +189,7 @@ def _address(told: tuple[Any, ...]) -> IPv4Address | IPv6Address:
 def accept_with(edges: EdgeWatch, port: IListeningPort) -> None:
     """
     Let the connections that a TCP port accepts be L{EdgeConnection}s, where
-    there is a watch.
+    there is a watch.  The port is tuned already, and hands that down.
     """
     if edges.works and type(port) is tcp.Port:
 
@@ -196,7 +201,7 @@ def accept_with(edges: EdgeWatch, port: IListeningPort) -> None:
             number: int,
             reactor: Any,
         ) -> EdgeConnection:
-            return EdgeConnection(sock, protocol, edges, reactor, peer)
+            return EdgeConnection(sock, protocol, edges, reactor, peer, True)
 
         port.transport = accepted  # type: ignore[assignment]
 
@@ -268,7 +273,7 @@ class Attempt:
         sock, self._sock = self._sock, None
         assert sock is not None
         self._disarm()
-        transport = EdgeConnection(sock, self._protocol, self._edges, self._reactor)
+        transport = EdgeConnection(sock, self._protocol, self._edges, self._reactor, self._address)
         self._protocol.makeConnection(transport)
 
     def _too_late(self) -> None:

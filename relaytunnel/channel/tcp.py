@@ -49,6 +49,8 @@ def tune(transport: object, always_read: bool = False) -> None:
         (RFC 5482).  Elsewhere that would be the end of a reader that takes a
         pause: Linux counts the time of a closed window, too.
     """
+    if isinstance(transport, EdgeConnection) and transport.tuned and not always_read:
+        return
     sock = socket_of(transport)
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY):
@@ -141,9 +143,12 @@ class TCPChannel(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         tune(transport)
-        address = transport.getPeer()
-        self.host = getattr(address, "host", "")
-        self.peer = f"{self.host}:{address.port}" if self.host else "unix"
+        if isinstance(transport, EdgeConnection):
+            self.host, port = transport.peer[:2]
+        else:
+            address = transport.getPeer()
+            self.host, port = getattr(address, "host", ""), getattr(address, "port", 0)
+        self.peer = f"{self.host}:{port}" if self.host else "unix"
         sock = getattr(transport, "socket", None)
         if isinstance(sock, socket.socket):
             transport.writeSomeData = partial(self._write_some, sock)

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing, Rejection
+from relaytunnel.machines import build
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry, RightsView
 from relaytunnel.relay.visits import Visits
@@ -351,7 +352,7 @@ def _build() -> Callable[[_Core], Stay]:
         Stay.lost,
     ):
         Over.upon(late).loop().returns(None)
-    return builder.build()
+    return build(builder)  # type: ignore[no-any-return]
 
 
 _new_stay = _build()

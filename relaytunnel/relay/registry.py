@@ -72,6 +72,7 @@ class PublishedServer:
     @ivar data: C{"tls"} or C{"plain"}.
     @ivar allow: the client networks that may come in; empty means all.
     @ivar addresses: the same as C{reach}, as people type it.
+    @ivar checked: the rights that were found to allow it, the last time.
     """
 
     connection_id: str
@@ -80,6 +81,7 @@ class PublishedServer:
     data: str = "tls"
     allow: tuple[Network, ...] = ()
     addresses: tuple[str, ...] = ()
+    checked: RightsView | None = field(default=None, compare=False, repr=False)
 
     @property
     def ports(self) -> list[int]:

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from relaytunnel.config.access import allowed
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
+from relaytunnel.machines import build
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.waiting import Place, WaitingRoom
 from relaytunnel.steps import happened
@@ -58,9 +59,6 @@ class Visit(Protocol):
     def turned_away(self, failing: Failing) -> None:
         """S6: no such server, or not for this client, or not now."""
 
-    def accepted(self) -> None:
-        """S8: the agent is on its way."""
-
     def refused(self, failing: Failing) -> None:
         """S8 or S9: the agent cannot, and why."""
 
@@ -95,7 +93,6 @@ class _Waiting:
     place: Place[Visit]
     number: int
     alarm: IDelayedCall
-    accepted: bool = False
 
 
 def _build() -> Callable[[_Core], Visit]:
@@ -150,10 +147,6 @@ def _build() -> Callable[[_Core], Visit]:
     def turn_away(visit: Visit, core: _Core, failing: Failing) -> None:
         tell(core, failing)
 
-    @pep614(Waiting.upon(Visit.accepted).loop())
-    def note(visit: Visit, core: _Core, waiting: _Waiting) -> None:
-        waiting.accepted = True
-
     @pep614(Waiting.upon(Visit.refused).to(Over))
     def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
         core.visits.room.answered(waiting.place)
@@ -173,7 +166,7 @@ def _build() -> Callable[[_Core], Visit]:
     @pep614(Waiting.upon(Visit.expired).to(Over))
     def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         cancel(core, waiting)
-        silent = "opened no data channel" if waiting.accepted else "did not answer"
+        silent = "opened no data channel" if waiting.place.accepted else "did not answer"
         tell(
             core,
             Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s"),
@@ -193,18 +186,16 @@ def _build() -> Callable[[_Core], Visit]:
 
     # The control channel and the data channel are two connections, so what is
     # said on one may come after what it preceded on the other.
-    Served.upon(Visit.accepted, nodata=True).loop().returns(None)
     Served.upon(Visit.refused, nodata=True).loop().returns(None)
     # Running sessions outlive the control channel.
     Served.upon(Visit.agent_lost, nodata=True).loop().returns(None)
     Served.upon(Visit.client_left, nodata=True).loop().returns(None)
 
-    Over.upon(Visit.accepted).loop().returns(None)
     Over.upon(Visit.refused).loop().returns(None)
     Over.upon(Visit.client_left).loop().returns(None)
     Over.upon(Visit.agent_lost).loop().returns(None)
     Over.upon(Visit.over).loop().returns(None)
-    return builder.build()
+    return build(builder)  # type: ignore[no-any-return]
 
 
 _new_visit = _build()
@@ -260,6 +251,8 @@ class Visits:
     @staticmethod
     def _check_rights(server: PublishedServer) -> None:
         rights = server.agent.rights
+        if server.checked is rights:
+            return
         if not rights.may_publish(server.connection_id) or not all(
             rights.may_use_port(port) for port in server.ports
         ):
@@ -267,6 +260,7 @@ class Visits:
                 Code.NOT_ALLOWED,
                 f"the agent {server.agent.agent_id} may publish {server.connection_id} no more",
             )
+        server.checked = rights
 
     def accepted(self, agent: Agent, session: int) -> None:
         """
@@ -276,7 +270,7 @@ class Visits:
         """
         place = self._place(agent, session)
         if place is not None:
-            place.visit.accepted()
+            place.accepted = True
 
     def refused(self, agent: Agent, session: int, failing: Failing) -> None:
         """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -53,7 +52,19 @@ class TokenBucket:
         self._level = min(self._burst, self._level + 1)
 
 
-@dataclass(eq=False)
+class _Tally:
+    """
+    How many sessions of one server, agent or client there are.
+    """
+
+    __slots__ = ("served", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.served = 0
+
+
+@dataclass(eq=False, slots=True)
 class Place(Generic[V]):
     """
     A session's place, first in the waiting room and then among those served.
@@ -63,6 +74,8 @@ class Place(Generic[V]):
         session alone, and dies with the stay of the agent that was notified.
     @ivar expires: when the ticket does, by the room's clock.
     @ivar waiting: in the waiting room, or served.
+    @ivar accepted: whether the agent has said that it is on its way.
+    @ivar tallies: those it counts in, by what they are kept under.
     """
 
     session: int
@@ -71,7 +84,9 @@ class Place(Generic[V]):
     server: PublishedServer
     client: str
     expires: float
+    tallies: tuple[tuple[str, _Tally], ...]
     waiting: bool = True
+    accepted: bool = False
 
 
 class WaitingRoom(Generic[V]):
@@ -100,7 +115,7 @@ class WaitingRoom(Generic[V]):
         self._seconds = seconds
         self._ticket = ticket
         self._by_digest: dict[bytes, Place[V]] = {}
-        self._counts: Counter[tuple[str, bool, object]] = Counter()
+        self._tallies: dict[str, _Tally] = {}
         self._buckets: dict[str, TokenBucket] = {}
         self._sessions = last_session
         self.waiting = 0
@@ -115,42 +130,25 @@ class WaitingRoom(Generic[V]):
         """
         limits = self._limits
         now = self._seconds()
-        agent = server.agent.agent_id
-        for most, have, what in (
-            (limits.waiting_per_relay, self.waiting, "clients wait at this relay"),
-            (
-                limits.waiting_per_server,
-                self._counts["server", True, server.connection_id],
-                f"clients wait for {server.connection_id}",
-            ),
-            (
-                limits.waiting_per_agent,
-                self._counts["agent", True, agent],
-                "clients wait for this agent",
-            ),
-            (
-                limits.waiting_per_client,
-                self._counts["client", True, client],
-                "sessions of this client wait",
-            ),
-            (
-                limits.sessions_per_server,
-                self._counts["server", False, server.connection_id],
-                f"sessions of {server.connection_id} are running",
-            ),
-            (
-                limits.sessions_per_agent,
-                self._counts["agent", False, agent],
-                "sessions of this agent are running",
-            ),
-            (
-                limits.sessions_per_client,
-                self._counts["client", False, client],
-                "sessions of this client are running",
-            ),
+        tallies = tuple(
+            (key, self._tallies.get(key) or _Tally())
+            for key in (
+                f"server {server.connection_id}",
+                f"agent {server.agent.agent_id}",
+                f"client {client}",
+            )
+        )
+        (_, of_server), (_, of_agent), (_, of_client) = tallies
+        if (
+            self.waiting >= limits.waiting_per_relay
+            or of_server.waiting >= limits.waiting_per_server
+            or of_agent.waiting >= limits.waiting_per_agent
+            or of_client.waiting >= limits.waiting_per_client
+            or of_server.served >= limits.sessions_per_server
+            or of_agent.served >= limits.sessions_per_agent
+            or of_client.served >= limits.sessions_per_client
         ):
-            if have >= most:
-                raise Rejection(Code.BUSY, f"{have} {what}; no more are allowed")
+            raise Rejection(Code.BUSY, self._full(server, of_server, of_agent, of_client))
         bucket = self._buckets.get(server.connection_id)
         if bucket is None:
             bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
@@ -168,10 +166,34 @@ class WaitingRoom(Generic[V]):
             server,
             client,
             now + limits.waiting,
+            tallies,
         )
         self._by_digest[_digest(place.ticket)] = place
-        self._count(place, 1)
+        self.waiting += 1
+        for key, tally in tallies:
+            tally.waiting += 1
+            self._tallies[key] = tally
         return place
+
+    def _full(
+        self, server: PublishedServer, of_server: _Tally, of_agent: _Tally, of_client: _Tally
+    ) -> str:
+        """
+        @return: which limit is reached, for a person.
+        """
+        limits, name = self._limits, server.connection_id
+        for most, have, what in (
+            (limits.waiting_per_relay, self.waiting, "clients wait at this relay"),
+            (limits.waiting_per_server, of_server.waiting, f"clients wait for {name}"),
+            (limits.waiting_per_agent, of_agent.waiting, "clients wait for this agent"),
+            (limits.waiting_per_client, of_client.waiting, "sessions of this client wait"),
+            (limits.sessions_per_server, of_server.served, f"sessions of {name} are running"),
+            (limits.sessions_per_agent, of_agent.served, "sessions of this agent are running"),
+            (limits.sessions_per_client, of_client.served, "sessions of this client are running"),
+        ):
+            if have >= most:
+                return f"{have} {what}; no more are allowed"
+        raise AssertionError("no limit is reached")
 
     def redeem(self, ticket: bytes, plain: bool = False) -> Place[V] | None:
         """
@@ -194,9 +216,12 @@ class WaitingRoom(Generic[V]):
             return None
         del self._by_digest[digest]
         self.answered(place)
-        self._count(place, -1)
         place.waiting = False
-        self._count(place, 1)
+        self.waiting -= 1
+        self.served += 1
+        for _, tally in place.tallies:
+            tally.waiting -= 1
+            tally.served += 1
         return place
 
     def answered(self, place: Place[V]) -> None:
@@ -213,31 +238,27 @@ class WaitingRoom(Generic[V]):
         """
         A session is over, wherever it stood.  Leaving twice does nothing.
         """
-        if self._by_digest.get(_digest(place.ticket)) is place:
-            del self._by_digest[_digest(place.ticket)]
-        if place.session:
-            self._count(place, -1)
-            place.session = 0
+        if not place.session:
+            return
+        place.session = 0
+        if place.waiting:
+            self._by_digest.pop(_digest(place.ticket), None)
+            self.waiting -= 1
+        else:
+            self.served -= 1
+        for key, tally in place.tallies:
+            if place.waiting:
+                tally.waiting -= 1
+            else:
+                tally.served -= 1
+            if not (tally.waiting or tally.served):
+                del self._tallies[key]
 
     def forget(self, server: PublishedServer) -> None:
         """
         A server is published no more: its rate is forgotten.
         """
         self._buckets.pop(server.connection_id, None)
-
-    def _count(self, place: Place[V], by: int) -> None:
-        if place.waiting:
-            self.waiting += by
-        else:
-            self.served += by
-        for key in (
-            ("server", place.waiting, place.server.connection_id),
-            ("agent", place.waiting, place.server.agent.agent_id),
-            ("client", place.waiting, place.client),
-        ):
-            self._counts[key] += by
-            if not self._counts[key]:
-                del self._counts[key]
 
 
 def _digest(ticket: bytes) -> bytes:

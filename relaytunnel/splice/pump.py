@@ -212,7 +212,7 @@ class PlainEnd(End):
             return
         if events & OUT and self.outward.blocked:
             self.outward.run()
-        if events & IN:
+        if events & IN and self.splice.running:
             if events & HANGUP:
                 self.hung = self.fin_came = True
             self.readable = True

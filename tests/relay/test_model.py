@@ -5,7 +5,7 @@ model of it that is too simple to be wrong.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -426,14 +426,16 @@ class RelayModel(RuleBasedStateMachine):
         """
         state = Counter(self.standing.values())
         assert (self.room.waiting, self.room.served) == (state["waiting"], state["served"])
-        counts = Counter[tuple[str, bool, object]]()
+        counts: dict[str, Counter[bool]] = defaultdict(Counter)
         for place, standing in self.standing.items():
             if standing != "gone":
                 assert place.waiting is (standing == "waiting")
-                counts["server", place.waiting, place.server.connection_id] += 1
-                counts["agent", place.waiting, place.server.agent.agent_id] += 1
-                counts["client", place.waiting, place.client] += 1
-        assert dict(self.room._counts) == dict(counts)
+                counts[f"server {place.server.connection_id}"][place.waiting] += 1
+                counts[f"agent {place.server.agent.agent_id}"][place.waiting] += 1
+                counts[f"client {place.client}"][place.waiting] += 1
+        assert {
+            key: (tally.waiting, tally.served) for key, tally in self.room._tallies.items()
+        } == {key: (count[True], count[False]) for key, count in counts.items()}
         waiting = {place for place, standing in self.standing.items() if standing == "waiting"}
         assert set(self.room._by_digest.values()) == waiting
 
@@ -466,7 +468,7 @@ class RelayModel(RuleBasedStateMachine):
         self.counts_are_right()
         assert not (self.registry.agents or self.registry.servers or self.registry.sources)
         assert not (self.registry._hosts or self.registry._ports or self.opener.ports)
-        assert not (self.room._counts or self.room._by_digest or self.room._buckets)
+        assert not (self.room._tallies or self.room._by_digest or self.room._buckets)
         assert self.room.waiting == self.room.served == 0
         assert self.clock.getDelayedCalls() == []
 

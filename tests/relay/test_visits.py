@@ -673,7 +673,6 @@ class OverTests(VisitTestCase):
         """
         (
             script
-            >> visit.accepted()
             >> visit.refused(Failing(Code.BUSY, "no"))
             >> visit.client_left()
             >> visit.agent_lost()

@@ -156,7 +156,7 @@ class RoomCase(SynchronousTestCase):
         Assert that nothing is kept of anybody.
         """
         self.assertEqual((self.room.waiting, self.room.served), (0, 0))
-        self.assertEqual(dict(self.room._counts), {})
+        self.assertEqual(dict(self.room._tallies), {})
         self.assertEqual(self.room._by_digest, {})
 
 

@@ -7,6 +7,7 @@ which then costs no handshake.  Those that nobody wants expire.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from twisted.python.failure import Failure
 from relaytunnel.channel.control import describe_loss
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.secure import TLSConnection
+from relaytunnel.channel.sockets import Address, Attempt
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
 from relaytunnel.config.limits import Limits
@@ -62,6 +65,11 @@ class _DialledChannel(DataChannel):
         super().__init__(clock, limits, edges)
         self.ready: Deferred[DataChannel] = Deferred(self._given_up)
         self._asked = True
+        self.attempt: Attempt | None = None
+
+    def connectionMade(self) -> None:
+        self.attempt = None
+        super().connectionMade()
 
     def handshakeCompleted(self) -> None:
         if negotiated(self.transport) != DATA:
@@ -73,6 +81,22 @@ class _DialledChannel(DataChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._answer(Failure(ProtocolError(describe_loss(reason))))
+
+    def unreachable(self, failure: Failure) -> None:
+        """
+        There is no connection.
+        """
+        self.attempt = None
+        self._gone = True
+        self.lost(self)
+        self._answer(failure)
+
+    def abort(self) -> None:
+        if self.attempt is not None:
+            self.attempt.cancel()
+            self.unreachable(Failure(ProtocolError("it was given up")))
+        else:
+            super().abort()
 
     def _given_up(self, ready: Deferred[DataChannel]) -> None:
         self._asked = False  # a Deferred that is cancelled fails by itself
@@ -157,6 +181,10 @@ class DataChannels:
         channel.number = self._dialled
         channel.idle = self.park
         channel.lost = self._lost
+        if self.address is not None and self._edges.works:
+            self._all.add(channel)
+            self._attempt(channel, self.address)
+            return channel.ready
         connecting: Deferred[Any] = wrapClientTLS(self._tls, self._relay).connect(
             OneProtocol(lambda: channel)
         )
@@ -166,6 +194,16 @@ class DataChannels:
             return channel.ready
 
         return connecting.addCallback(connected)
+
+    def _attempt(self, channel: _DialledChannel, address: Address) -> None:
+        def secure(sock: socket.socket) -> TLSConnection:
+            tls = self._tls.connection(sock)
+            return TLSConnection(tls, sock, channel, self._edges, self._clock, address)
+
+        channel.attempt = attempt = Attempt(
+            self._edges, self._clock, address, channel, channel.unreachable, secure
+        )
+        attempt.begin(self._limits.dial)
 
     def dial_plain(self) -> Deferred[TCPChannel]:
         """

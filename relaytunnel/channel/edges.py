@@ -102,6 +102,14 @@ class EdgeWatch:
             with contextlib.suppress(OSError):  # the kernel has taken a closed one out
                 self._epoll.unregister(descriptor)
 
+    def hand(self, descriptor: int, happened: Callable[[int], None]) -> None:
+        """
+        Tell somebody else what happens from now on.  What has happened is known
+        to whoever was told before.
+        """
+        if descriptor in self._watched:
+            self._watched[descriptor] = happened
+
     def closed(self, descriptor: int) -> None:
         """
         The descriptor is about to be closed, and nobody else has a copy: the

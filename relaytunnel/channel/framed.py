@@ -294,10 +294,10 @@ class DataChannel(Protocol):
         self.abort()
 
     def _watch(self) -> None:
-        below = getattr(self.transport, "transport", None)
-        if isinstance(below, EdgeConnection):
-            below.tell_hangup(self._hung_up)
-            return
+        for transport in (self.transport, getattr(self.transport, "transport", None)):
+            if isinstance(transport, EdgeConnection):
+                transport.tell_hangup(self._hung_up)
+                return
         sock = socket_of(self.transport)
         if self._edges is not None and sock is not None and sock.fileno() >= 0:
             self._watched = sock.fileno()

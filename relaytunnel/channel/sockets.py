@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
 
-__all__ = ["Address", "Attempt", "EdgeConnection", "accept_with"]
+__all__ = ["Address", "Attempt", "EdgeConnection", "PeekedConnection", "accept_with"]
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
@@ -161,6 +161,17 @@ class EdgeConnection(tcp.Connection):
             self.hung_up = None
         super().connectionLost(reason)
 
+    def surrender(self) -> socket.socket:
+        """
+        Let go of the socket, for a transport of another kind.  Its protocol
+        hears nothing of it.
+        """
+        self.stopReading()
+        self.stopWriting()
+        self.connected, self.disconnected = False, True
+        self.protocol = None  # type: ignore[assignment]
+        return self.socket
+
     # What Twisted asks of the reactor elsewhere.
 
     def startReading(self) -> None:
@@ -181,12 +192,37 @@ class EdgeConnection(tcp.Connection):
         self._writing = False
 
 
+class PeekedConnection(EdgeConnection):
+    """
+    A connection whose protocol is asked about the first byte before it is
+    read: C{starts_with(byte)} may take the connection over, and says so.
+    """
+
+    _known = False
+
+    def doRead(self) -> Any:
+        if not self._known:
+            try:
+                first = self.socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                self._readable = False
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            self._known = True
+            if first and self.protocol.starts_with(first):  # type: ignore[attr-defined]
+                return None
+        return super().doRead()
+
+
 def _address(told: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     kind = IPv4Address if len(told) == 2 else IPv6Address
     return kind("TCP", *told)
 
 
-def accept_with(edges: EdgeWatch, port: IListeningPort) -> None:
+def accept_with(
+    edges: EdgeWatch, port: IListeningPort, kind: type[EdgeConnection] = EdgeConnection
+) -> None:
     """
     Let the connections that a TCP port accepts be L{EdgeConnection}s, where
     there is a watch.  The port is tuned already, and hands that down.
@@ -201,7 +237,7 @@ def accept_with(edges: EdgeWatch, port: IListeningPort) -> None:
             number: int,
             reactor: Any,
         ) -> EdgeConnection:
-            return EdgeConnection(sock, protocol, edges, reactor, peer, True)
+            return kind(sock, protocol, edges, reactor, peer, True)
 
         port.transport = accepted  # type: ignore[assignment]
 
@@ -211,7 +247,16 @@ class Attempt:
     An attempt to connect to an IP address, with a protocol for the connection.
     """
 
-    __slots__ = ("_address", "_alarm", "_edges", "_failed", "_protocol", "_reactor", "_sock")
+    __slots__ = (
+        "_address",
+        "_alarm",
+        "_edges",
+        "_failed",
+        "_make",
+        "_protocol",
+        "_reactor",
+        "_sock",
+    )
 
     def __init__(
         self,
@@ -220,10 +265,14 @@ class Attempt:
         address: Address,
         protocol: IProtocol,
         failed: Callable[[Failure], None],
+        make: Callable[[socket.socket], EdgeConnection] | None = None,
     ) -> None:
         """
         @param failed: called with why there is no connection.
+        @param make: makes the transport, if it is to be any other than an
+            L{EdgeConnection}.
         """
+        self._make = make
         self._edges = edges
         self._reactor = reactor
         self._address = address
@@ -273,7 +322,12 @@ class Attempt:
         sock, self._sock = self._sock, None
         assert sock is not None
         self._disarm()
-        transport = EdgeConnection(sock, self._protocol, self._edges, self._reactor, self._address)
+        if self._make is not None:
+            transport = self._make(sock)
+        else:
+            transport = EdgeConnection(
+                sock, self._protocol, self._edges, self._reactor, self._address
+            )
         self._protocol.makeConnection(transport)
 
     def _too_late(self) -> None:

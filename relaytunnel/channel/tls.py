@@ -7,6 +7,7 @@ pin of its invitation or by name and chain.  There is no way not to check.
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,7 +74,14 @@ class RelayTLS:
         context.set_alpn_select_callback(_choose)
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
+        return self.connection(None)
+
+    def connection(self, sock: socket.socket | None) -> SSL.Connection:
+        """
+        @param sock: what OpenSSL is to read and write; nothing if it is given
+            the bytes.
+        """
+        connection = SSL.Connection(self._context, sock)
         connection.set_accept_state()
         return connection
 
@@ -122,8 +130,15 @@ class AgentTLS:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
 
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        return self.connection(None)
+
+    def connection(self, sock: socket.socket | None) -> SSL.Connection:
+        """
+        @param sock: what OpenSSL is to read and write; nothing if it is given
+            the bytes.
+        """
         self.fault = None
-        connection = SSL.Connection(self._context, None)
+        connection = SSL.Connection(self._context, sock)
         if not self._literal:
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         connection.set_connect_state()

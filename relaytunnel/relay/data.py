@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 from relaytunnel.channel.control import ControlChannel, describe_loss
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.secure import TLSConnection
+from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
@@ -80,6 +82,7 @@ class AgentsPort(Factory):
         """
         Prove who the relay is with this from now on.
         """
+        self.secure = tls
         self.tls = TLSMemoryBIOFactory(tls, False, Factory())
         self.tls.noisy = False
 
@@ -255,6 +258,30 @@ class _Unknown(Protocol):
         passed = self._port.clock.seconds() - self._accepted
         return max(0.1, self._port.limits.authentication - passed)
 
+    def starts_with(self, first: bytes) -> bool:
+        """
+        The first byte is there: if TLS begins with it, OpenSSL reads it.
+
+        @return: whether it does.
+        """
+        if first[0] != _TLS_HANDSHAKE_RECORD:
+            return False
+        port, before = self._port, self.transport
+        assert isinstance(before, EdgeConnection)
+        sock = before.surrender()
+        handshake = _Handshake(port, self)
+        self.transport = TLSConnection(
+            port.secure.connection(sock),
+            sock,
+            handshake,
+            port.edges,
+            port.clock,
+            before.peer,
+            before.tuned,
+        )
+        handshake.makeConnection(self.transport)
+        return True
+
     def dataReceived(self, data: bytes) -> None:
         if not self._seen and data[0] == _TLS_HANDSHAKE_RECORD:
             self._hand_over(
@@ -310,7 +337,10 @@ class _Handshake(Protocol):
         else:
             self._before.turn_away("no ALPN of ours")
             return
-        transport.wrappedProtocol = protocol
+        if isinstance(transport, TLSConnection):
+            transport.protocol = protocol
+        else:
+            transport.wrappedProtocol = protocol
         protocol.makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.sockets import accept_with
+from relaytunnel.channel.sockets import EdgeConnection, accept_with
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
@@ -41,16 +41,21 @@ class Listeners:
         self.interface = ""
         self.own_factory: Callable[[int], IProtocolFactory] | None = None
 
-    def listen(self, description: str, factory: IProtocolFactory) -> IListeningPort | None:
+    def listen(
+        self,
+        description: str,
+        factory: IProtocolFactory,
+        kind: type[EdgeConnection] = EdgeConnection,
+    ) -> IListeningPort | None:
         """
         Listen on an endpoint.
 
+        @param kind: what connections are to be, where they can be.
         @return: the port, or C{None} for an endpoint that takes its time; what
             goes wrong with it then is logged.
         @raise StateError: it cannot be listened on.
         """
-        kind = description.partition(":")[0]
-        if kind in ("tcp", "tcp6") and "backlog=" not in description:
+        if description.partition(":")[0] in ("tcp", "tcp6") and "backlog=" not in description:
             description += f":backlog={_BACKLOG}"
         try:
             asked: Deferred[IListeningPort] = serverFromString(self._reactor, description).listen(
@@ -61,13 +66,15 @@ class Listeners:
         done: list[IListeningPort | Failure] = []
         asked.addBoth(done.append)
         if not done:
-            asked.addBoth(lambda _: self._late(description, done[0]))
+            asked.addBoth(lambda _: self._late(description, done[0], kind))
             return None
-        return self._listening(description, done[0])
+        return self._listening(description, done[0], kind)
 
-    def _listening(self, description: str, result: IListeningPort | Failure) -> IListeningPort:
+    def _listening(
+        self, description: str, result: IListeningPort | Failure, kind: type[EdgeConnection]
+    ) -> IListeningPort:
         if not isinstance(result, Failure):
-            self._adopt(result)
+            self._adopt(result, kind)
             self._ports.append(result)
             return result
         fault = result.value
@@ -77,9 +84,11 @@ class Listeners:
             reason = fault
         raise StateError(f"cannot listen on {description}: {reason}")
 
-    def _late(self, description: str, result: IListeningPort | Failure) -> None:
+    def _late(
+        self, description: str, result: IListeningPort | Failure, kind: type[EdgeConnection]
+    ) -> None:
         try:
-            self._listening(description, result)
+            self._listening(description, result, kind)
         except StateError as fault:
             self._log.error("{fault}", fault=str(fault))
 
@@ -102,15 +111,15 @@ class Listeners:
                 f"the port {port} cannot be had at the relay:"
                 f" {getattr(fault.socketError, 'strerror', None) or fault.socketError}",
             ) from None
-        self._adopt(own)
+        self._adopt(own, EdgeConnection)
         self._own[port] = own
 
-    def _adopt(self, port: IListeningPort) -> None:
+    def _adopt(self, port: IListeningPort, kind: type[EdgeConnection]) -> None:
         """
         What it accepts is as quick as it can be.
         """
         tune(port)
-        accept_with(self._edges, port)
+        accept_with(self._edges, port, kind)
 
     def close(self, port: int) -> None:
         """

@@ -21,6 +21,7 @@ from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccount
 from relaytunnel.accounts.threads import Threads
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
+from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import RelayConfig
 from relaytunnel.errors import AccountError, Code, InvitationError, StateError
@@ -166,7 +167,7 @@ class RelayService(Service):
             lambda wait: self._new_control(reception, wait),
             lambda: self.registry.sources,
         )
-        agents = tcp_port(listeners.listen(config.agents, self.agents_port))
+        agents = tcp_port(listeners.listen(config.agents, self.agents_port, PeekedConnection))
         admin = ""
         if config.admin:
             # Not imported by those who do not want it: it brings twisted.web.

@@ -19,6 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
+from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.model import Limits
@@ -47,6 +48,7 @@ class DataChannel(Protocol):
         a peer that was slow to read has taken what there was.
     @ivar lost: called with this channel when the connection is gone.
     @ivar number: what its owner calls it.
+    @ivar reader: makes frames of what comes in.
     """
 
     peer = ""
@@ -64,7 +66,7 @@ class DataChannel(Protocol):
         self._clock = clock
         self._limits = limits
         self._edges = edges
-        self._reader = FrameReader()
+        self.reader = FrameReader()
         self.joining: Callable[[DataChannel, bytes], None] | None = None
         self.idle: Callable[[DataChannel], None] = DataChannel.close
         self.lost: Callable[[DataChannel], None] = lambda _: None
@@ -195,6 +197,17 @@ class DataChannel(Protocol):
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[union-attr]
 
+    def take_back(self, unsent: bytes) -> None:
+        """
+        An engine had the connection, and has done with it.
+
+        @param unsent: what it could not send.
+        """
+        transport: Any = self.transport
+        if unsent and not self._gone:
+            self._congested = True
+        transport.take_back(unsent)
+
     def ended(self) -> None:
         """
         The stream has ended in both directions.
@@ -219,15 +232,20 @@ class DataChannel(Protocol):
         if self._closing:
             return
         try:
-            for kind, payload in self._reader.feed(data):
-                self._take(kind, payload)
+            for kind, payload in self.reader.feed(data):
+                self.take(kind, payload)
                 if self._closing:
                     return
         except ProtocolError:
             self._drop_stream(Lost.TRUNCATED)
             self.abort()
 
-    def _take(self, kind: Kind, payload: bytes) -> None:
+    def take(self, kind: Kind, payload: bytes) -> None:
+        """
+        A frame has come in.
+
+        @raise ProtocolError: it may not come now.
+        """
         stream = self.stream
         if kind is Kind.DATA and stream is not None and not stream.in_ended:
             stream.receiver.data_received(payload)
@@ -321,8 +339,24 @@ class FramedStream:
     receiver: Any = None
     producer: Any = None
 
+    @property
+    def lendable(self) -> bool:
+        """
+        Whether an engine could have the connection for this session.
+        """
+        return isinstance(self.channel.transport, TLSConnection) and not (
+            self._over or self._out_ended or self.in_ended or self.channel.congested
+        )
+
+    def over(self) -> None:
+        """
+        The engine that had the connection has ended the session.
+        """
+        self._over = True
+        self.producer = self.receiver = None
+
     def __init__(self, channel: DataChannel) -> None:
-        self._channel = channel
+        self.channel = channel
         self.peer = channel.peer
         self.in_ended = False
         self._out_ended = False
@@ -335,12 +369,12 @@ class FramedStream:
 
     def write(self, data: bytes) -> None:
         if not (self._over or self._out_ended):
-            self._channel.transport.write(data_frames(data))  # type: ignore[union-attr]
+            self.channel.transport.write(data_frames(data))  # type: ignore[union-attr]
 
     def end(self) -> None:
         if not (self._over or self._out_ended):
             self._out_ended = True
-            self._channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+            self.channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
             # Let go of the channel first: whoever hears that this was the last
             # end closes the stream, which would reset one that is still on.
             self._end_if_both()
@@ -359,7 +393,7 @@ class FramedStream:
         if self.in_ended and self._out_ended and not self._over:
             self._over = True
             self.producer = None
-            self._channel.ended()
+            self.channel.ended()
 
     def lose(self, why: Lost) -> None:
         """
@@ -375,14 +409,14 @@ class FramedStream:
         if not self._over:
             self._over = True
             self.producer = None
-            self._channel.send_reset()
+            self.channel.send_reset()
 
     def finish(self) -> None:
         self.end()
         if not self._over:
             self._over = True
             self.producer = None
-            self._channel.send_rest()
+            self.channel.send_rest()
 
     def close(self) -> None:
         """
@@ -393,7 +427,7 @@ class FramedStream:
     def registerProducer(self, producer: object, streaming: bool) -> None:
         if not self._over:
             self.producer = producer
-            if self._channel.congested:
+            if self.channel.congested:
                 self.producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
@@ -401,11 +435,11 @@ class FramedStream:
 
     def pauseProducing(self) -> None:
         if not self._over:
-            self._channel.pause()
+            self.channel.pause()
 
     def resumeProducing(self) -> None:
         if not self._over:
-            self._channel.resume()
+            self.channel.resume()
 
     def stopProducing(self) -> None:
         """

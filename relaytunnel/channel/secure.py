@@ -55,6 +55,7 @@ class TLSConnection(EdgeConnection):
     _write_ended = False
     _parting = False
     _tls_broken = False
+    _stale_fault = False
     _peers: tuple[Any, Any] = (None, None)
 
     def __init__(
@@ -102,6 +103,10 @@ class TLSConnection(EdgeConnection):
             self._readable = False
             return None
         except SSL.Error as fault:
+            if self._stale_fault:
+                # What was left in OpenSSL's queue when writing failed.
+                self._stale_fault = False
+                return None
             return self._failed(fault)
 
     def _gather(self, parts: list[bytes]) -> Any:
@@ -156,6 +161,8 @@ class TLSConnection(EdgeConnection):
         if not self._established:
             return 0
         view = memoryview(data)
+        if self._tls_broken:
+            return len(view)
         sent = 0
         try:
             while sent < len(view):
@@ -163,8 +170,12 @@ class TLSConnection(EdgeConnection):
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
         except SSL.Error:
-            self._tls_broken = True
-            return CONNECTION_LOST
+            self._tls_broken = self._stale_fault = True
+            # The peer may have answered and gone, with our bytes unread: what
+            # it sent is still to be read, and then the end of it all.
+            self._readable = True
+            self._edges.again(self._read)
+            return len(view)
         return sent
 
     def _close_notify(self) -> None:

@@ -9,8 +9,10 @@ from zope.interface import implementer
 from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.framed import FramedStream
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, SpliceLimits
+from relaytunnel.splice import framed
 from relaytunnel.splice.paired import PairedEngine
 from relaytunnel.splice.pipes import Pipes, can_splice
 from relaytunnel.splice.pump import PumpSplice
@@ -37,16 +39,32 @@ class PumpEngine:
     def join(
         self, first: object, second: object, limits: SpliceLimits, clock: IReactorTime
     ) -> IRunningSplice:
-        if (
-            isinstance(first, TCPChannel)
-            and isinstance(second, TCPChannel)
-            and first.releasable
-            and second.releasable
-        ):
-            splice = PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
-            splice.start(first.release(), second.release())
-            return splice
+        if _ours(first) and _ours(second):
+            if isinstance(first, TCPChannel) and isinstance(second, TCPChannel):
+                splice = self._new(limits, clock)
+                splice.start(first.release(), second.release())
+                return splice
+            if isinstance(first, TCPChannel) and isinstance(second, FramedStream):
+                splice = self._new(limits, clock)
+                framed.start(splice, first.release(), second)
+                return splice
+            if isinstance(first, FramedStream) and isinstance(second, TCPChannel):
+                splice = self._new(limits, clock)
+                framed.start(splice, first, second.release())
+                return splice
         return self._paired.join(first, second, limits, clock)
+
+    def _new(self, limits: SpliceLimits, clock: IReactorTime) -> PumpSplice:
+        return PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
+
+
+def _ours(channel: object) -> bool:
+    """
+    Whether the channel has a descriptor that it would give away.
+    """
+    if isinstance(channel, TCPChannel):
+        return channel.releasable
+    return isinstance(channel, FramedStream) and channel.lendable
 
 
 def best_engine(edges: EdgeWatch) -> ISpliceEngine:

@@ -506,9 +506,9 @@ class PumpSplice(RunningSplice):
         """
         ends = self._ends
         if all(end.inward.flushed for end in ends):
-            self.over(CLEAN)
             for end in ends:
                 end.close()
+            self.over(CLEAN)
 
     def lose(self, end: End, why: Lost) -> None:
         """

@@ -94,6 +94,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = b""
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte is the first of a frame."""
+        return not self._buffer
+
     def feed(self, data: bytes) -> Iterator[tuple[Kind, bytes]]:
         """
         Yield the frames that are complete with these bytes; at most one frame

@@ -31,7 +31,9 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import FailTest, TestCase
 
+from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, own_identity
+from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.tls import DATA, RelayTLS
 from relaytunnel.errors import ProtocolError
 from relaytunnel.interfaces import IChannelReceiver, Lost
@@ -431,18 +433,29 @@ class Sockets(TestCase):
         await reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
         self._before = self._census()
 
-    def listen(self, make: Callable[[], Protocol], tls: bool = False, buffer: int = 0) -> int:
+    def listen(
+        self,
+        make: Callable[[], Protocol],
+        tls: bool = False,
+        buffer: int = 0,
+        edges: EdgeWatch | None = None,
+    ) -> int:
         """
         Accept connections for protocols made by this.
 
+        @param edges: where there is one, TLS is that of a L{TLSConnection}.
         @param buffer: how large the kernel's buffers of these connections are.
         @return: the port's number.
         """
         factory: Any = Makes(make)
-        if tls:
+        if tls and edges is None:
             factory = TLSMemoryBIOFactory(RelayTLS(identity()), False, factory)
             factory.noisy = False
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        if tls and edges is not None:
+            port.transport = lambda sock, protocol, peer, *_: TLSConnection(
+                RelayTLS(identity()).connection(sock), sock, protocol, edges, reactor, peer
+            )
         if buffer:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)

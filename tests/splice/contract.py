@@ -8,6 +8,7 @@ are sockets that nothing of Twisted moves.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import hashlib
@@ -22,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.task import Clock
+from twisted.trial.unittest import FailTest
 
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
@@ -92,9 +94,11 @@ class SpliceContract(Sockets):
     and the second channel.
 
     @cvar kinds: which channels the engine joins.
+    @cvar own_tls: whether our end of TLS is a L{TLSConnection}.
     """
 
     kinds = (TCP, TCP)
+    own_tls = False
 
     def make_engine(self) -> Any:
         """
@@ -109,6 +113,10 @@ class SpliceContract(Sockets):
         self.clock: Any = reactor
 
     async def tearDown(self) -> None:  # type: ignore[override]
+        for peer in self.peers:
+            peer.close()
+        with contextlib.suppress(FailTest):
+            await until(lambda: not self.edges._watched, within=5)
         self.edges.close()
         self.sides: list[_Side] = []
         await super().tearDown()
@@ -138,7 +146,8 @@ class SpliceContract(Sockets):
                 channel.idle = self.parked.append
                 return channel
 
-            port = self.listen(make, tls=True, buffer=buffer)
+            edges = self.edges if self.own_tls else None
+            port = self.listen(make, tls=True, buffer=buffer, edges=edges)
             side = _Side(self.framed_peer(port, buffer, buffer))
         await until(lambda: made, side.peer, what="the connection")
         side.channel = made.pop()

@@ -36,3 +36,12 @@ class AgentTests(_Paired, contract.SpliceContract):
     """
 
     kinds = (FRAMED, TCP)
+
+
+class OwnTLSTests(_Paired, contract.SpliceContract):
+    """
+    A data channel whose TLS is our own.
+    """
+
+    kinds = (TCP, FRAMED)
+    own_tls = True

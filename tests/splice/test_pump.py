@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from relaytunnel.splice.choice import PumpEngine
 from tests.splice import contract
-from tests.splice.contract import TCP
+from tests.splice.contract import FRAMED, TCP
 
 
 class _Pump(contract.SpliceContract):
@@ -21,6 +21,33 @@ class PlainTests(_Pump):
     """
 
     kinds = (TCP, TCP)
+
+
+class RelayTests(_Pump):
+    """
+    A client channel and a data channel in frames.
+    """
+
+    kinds = (TCP, FRAMED)
+    own_tls = True
+
+
+class AgentTests(_Pump):
+    """
+    A data channel in frames and a server channel.
+    """
+
+    kinds = (FRAMED, TCP)
+    own_tls = True
+
+
+class PortableTests(_Pump):
+    """
+    A data channel whose TLS has no socket of its own is left to the portable
+    engine.
+    """
+
+    kinds = (TCP, FRAMED)
 
 
 del _Pump

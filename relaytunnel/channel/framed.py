@@ -36,6 +36,9 @@ from relaytunnel.wire.data import (
 
 __all__ = ["DataChannel", "FramedStream"]
 
+_MOMENT = 0.25
+"""Seconds from a reset that was seen while paused until it is acted upon."""
+
 
 @implementer(IPushProducer)
 class DataChannel(Protocol):
@@ -323,9 +326,16 @@ class DataChannel(Protocol):
 
     def _hung_up(self, events: int) -> None:
         sock = socket_of(self.transport)
-        if self._paused and sock is not None and clean_end_before_reset(sock) is False:
-            self._drop_stream(Lost.RESET)
-            self.abort()
+        if self._alarm is not None or not self._paused or sock is None:
+            return
+        # Whoever was paused for just this moment may take what came last.
+        if clean_end_before_reset(sock) is False:
+            self._alarm = self._clock.callLater(_MOMENT, self._reset_late)
+
+    def _reset_late(self) -> None:
+        self._alarm = None
+        self._drop_stream(Lost.RESET)
+        self.abort()
 
 
 @implementer(IChannel)

@@ -25,7 +25,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.ssl import Certificate
 from twisted.python.failure import Failure
 
-from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.edges import LOST, EdgeWatch
 from relaytunnel.channel.sockets import EdgeConnection
 
 __all__ = ["RECORD", "TLSConnection"]
@@ -55,7 +55,6 @@ class TLSConnection(EdgeConnection):
     _write_ended = False
     _parting = False
     _tls_broken = False
-    _stale_fault = False
     _peers: tuple[Any, Any] = (None, None)
 
     def __init__(
@@ -86,6 +85,13 @@ class TLSConnection(EdgeConnection):
         found = self.connection.get_peer_certificate()
         return None if found is None else Certificate(found)
 
+    def _happened(self, events: int) -> None:
+        if events & LOST and self._established:
+            # OpenSSL reads nothing any more once it could not write, and the
+            # peer may have answered before it went.
+            self._tls_broken = True
+        super()._happened(events)
+
     # In
 
     def doRead(self) -> Any:
@@ -103,10 +109,6 @@ class TLSConnection(EdgeConnection):
             self._readable = False
             return None
         except SSL.Error as fault:
-            if self._stale_fault:
-                # What was left in OpenSSL's queue when writing failed.
-                self._stale_fault = False
-                return None
             return self._failed(fault)
 
     def _gather(self, parts: list[bytes]) -> Any:
@@ -170,12 +172,8 @@ class TLSConnection(EdgeConnection):
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
         except SSL.Error:
-            self._tls_broken = self._stale_fault = True
-            # The peer may have answered and gone, with our bytes unread: what
-            # it sent is still to be read, and then the end of it all.
-            self._readable = True
-            self._edges.again(self._read)
-            return len(view)
+            self._tls_broken = True
+            return CONNECTION_LOST
         return sent
 
     def _close_notify(self) -> None:

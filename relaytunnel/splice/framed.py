@@ -97,7 +97,13 @@ class FramedEnd(End):
         """
         if not self.splice.running:
             return
-        if events & (OUT | LOST):
+        if events & LOST:
+            # OpenSSL reads nothing any more once it could not write, and the
+            # peer may have answered before it went.
+            self.deaf = True
+            self.rest = b""
+            self.outward.drop()
+        elif events & OUT:
             if self.rest and not self._say_rest():
                 return
             if self.outward.blocked:
@@ -247,6 +253,8 @@ class FramingFlow(Flow):
             self.count += size
             if size < MAX_PAYLOAD:
                 source.readable = source.hung
+            if self.sink.deaf:
+                continue
             _BUFFER[1] = size >> 8
             _BUFFER[2] = size & 0xFF
             try:

@@ -7,6 +7,11 @@ descriptor is watched for nothing: a reset goes unseen until somebody reads or
 writes.  Here descriptors wait in an epoll of their own, edge-triggered: each is
 put in once, is told once of each change, and pausing costs nothing.  That
 epoll's descriptor is one more reader of the reactor.
+
+While much happens here, the next event is waited for here, too: a turn of the
+reactor costs as much as passing some bytes on.  The reactor's own readers are
+guests in this epoll then, so that none of them, and no delayed call, waits
+longer than it would have.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import contextlib
 import errno
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +44,11 @@ EVERYTHING = IN | OUT | HANGUP
 """All of them; LOST is told whether one asks for it or not."""
 
 _EVENTS_PER_TURN = 256
+_WAIT = 0.001
+"""Seconds to wait for another event; no less can be asked for."""
+_STAY = 0.005
+"""Seconds until the reactor has a turn, whatever happens here."""
+_MOST_GUESTS = 32
 
 
 def clean_end_before_reset(sock: socket.socket) -> bool | None:
@@ -72,11 +83,15 @@ class EdgeWatch:
         self._watched: dict[int, Callable[[int], None]] = {}
         self._again: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
+        self._guests: dict[Any, int] = {}
+        self._inside = False
         self._reactor: Any = None
         self.works = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         if self.works:
             self._reactor = reactor
             self._epoll = select.epoll(sizehint=64)
+            if not hasattr(reactor, "timeout"):
+                self._have_guests = lambda: False  # type: ignore[method-assign]
             self._reactor.addReader(self)
 
     def watch(
@@ -91,8 +106,17 @@ class EdgeWatch:
         if descriptor in self._watched:
             self._epoll.modify(descriptor, events | select.EPOLLET)
         else:
-            self._epoll.register(descriptor, events | select.EPOLLET)
+            try:
+                self._epoll.register(descriptor, events | select.EPOLLET)
+            except FileExistsError:
+                self._no_guest(descriptor)
+                self._epoll.modify(descriptor, events | select.EPOLLET)
         self._watched[descriptor] = happened
+
+    def _no_guest(self, descriptor: int) -> None:
+        for guest, number in list(self._guests.items()):
+            if number == descriptor:
+                del self._guests[guest]
 
     def forget(self, descriptor: int) -> None:
         """
@@ -122,9 +146,13 @@ class EdgeWatch:
         Call this in the reactor's next turn: others come first.
         """
         if self._reactor is not None:
-            if not self._again:
-                self._next_turn = self._reactor.callLater(0, self._go_on)
             self._again.append(go_on)
+            if self._next_turn is None and not self._inside:
+                self._next_turn = self._reactor.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._next_turn = None
+        self.doRead()
 
     def _go_on(self) -> None:
         waiting, self._again = self._again, []
@@ -149,22 +177,85 @@ class EdgeWatch:
         return "edges"
 
     def doRead(self) -> None:
+        self._inside = True
+        try:
+            if self._tell(self._epoll.poll(0, _EVENTS_PER_TURN)) and self._have_guests():
+                self._stay()
+        finally:
+            self._inside = False
+            if self._again and self._next_turn is None and self._reactor is not None:
+                self._next_turn = self._reactor.callLater(0, self._turn)
+
+    def _stay(self) -> None:
+        poll, timeout, now = self._epoll.poll, self._reactor.timeout, time.monotonic
+        until = now() + _STAY
+        while now() < until:
+            due = timeout()
+            if due is not None and due < _WAIT:
+                return
+            events = poll(0 if self._again else _WAIT, _EVENTS_PER_TURN)
+            if not (events or self._again) or not self._tell(events):
+                return
+
+    def _tell(self, events: list[tuple[int, int]]) -> bool:
+        """
+        Call who is to be called, then who wants to go on.
+
+        @return: whether all of that was ours, and we are still there.
+        """
         watched = self._watched
-        for descriptor, events in self._epoll.poll(0, _EVENTS_PER_TURN):
+        ours = True
+        for descriptor, event in events:
             happened = watched.get(descriptor)
-            if happened is not None:
-                try:
-                    happened(events)
-                except Exception:
-                    # One descriptor's fault must not take the others along.
-                    self._log.failure("an event was lost by our own fault")
-                if self._reactor is None:
-                    return
+            if happened is None:
+                ours = False
+                continue
+            try:
+                happened(event)
+            except Exception:
+                # One descriptor's fault must not take the others along.
+                self._log.failure("an event was lost by our own fault")
+            if self._reactor is None:
+                return False
+        if self._again:
+            self._go_on()
+        return ours and self._reactor is not None
+
+    def _have_guests(self) -> bool:
+        """
+        See that whatever the reactor waits for wakes us, too.
+
+        @return: whether that is so.
+        """
+        reactor = self._reactor
+        if self._next_turn is not None or reactor.getWriters():
+            return False
+        readers = set(reactor.getReaders())
+        readers.discard(self)
+        if readers == self._guests.keys():
+            return True
+        for gone in self._guests.keys() - readers:
+            descriptor = self._guests.pop(gone)
+            if descriptor not in self._watched:
+                with contextlib.suppress(OSError):  # it is closed
+                    self._epoll.unregister(descriptor)
+        if len(readers) > _MOST_GUESTS:
+            return False
+        for reader in readers - self._guests.keys():
+            descriptor = reader.fileno()
+            try:
+                self._epoll.register(descriptor, IN | select.EPOLLET)
+            except OSError:
+                return False
+            self._guests[reader] = descriptor
+        return True
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._watched.clear()
-        if self._again and self._next_turn is not None:
+        self._guests.clear()
+        if self._next_turn is not None:
             self._next_turn.cancel()
+            self._next_turn = None
         self._again.clear()
         if self._reactor is not None:
             self._reactor = None

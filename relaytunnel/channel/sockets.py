@@ -29,6 +29,8 @@ __all__ = ["Address", "Attempt", "EdgeConnection", "PeekedConnection", "accept_w
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
+_ACCEPTED_PER_TURN = 16
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = Logger()
 
@@ -228,18 +230,55 @@ def accept_with(
     there is a watch.  The port is tuned already, and hands that down.
     """
     if edges.works and type(port) is tcp.Port:
+        port.stopReading()
+        edges.watch(port.fileno(), _Accepting(edges, port, kind).happened, IN)
 
-        def accepted(
-            sock: socket.socket,
-            protocol: IProtocol,
-            peer: tuple[Any, ...],
-            port: object,
-            number: int,
-            reactor: Any,
-        ) -> EdgeConnection:
-            return kind(sock, protocol, edges, reactor, peer, True)
 
-        port.transport = accepted  # type: ignore[assignment]
+class _Accepting:
+    """
+    Accepts for a port of Twisted's, some connections at a time.
+    """
+
+    def __init__(self, edges: EdgeWatch, port: tcp.Port, kind: type[EdgeConnection]) -> None:
+        self._edges = edges
+        self._port = port
+        self._kind = kind
+
+    def happened(self, events: int) -> None:
+        """
+        There is somebody to accept.
+        """
+        port = self._port
+        for _ in range(_ACCEPTED_PER_TURN):
+            if port.disconnecting or not port.connected:
+                return
+            try:
+                sock, peer = port.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as fault:
+                if fault.errno in _NO_MORE:
+                    port.doRead()  # Twisted has kept a descriptor for that
+                continue
+            self._begin(sock, peer)
+        self._edges.again(self._go_on)
+
+    def _go_on(self) -> None:
+        self.happened(IN)
+
+    def _begin(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
+        try:
+            sock.setblocking(False)
+            protocol = self._port.factory.buildProtocol(_address(peer))
+            if protocol is not None:
+                reactor = self._port.reactor
+                protocol.makeConnection(
+                    self._kind(sock, protocol, self._edges, reactor, peer, True)
+                )
+                return
+        except Exception:
+            _log.failure("a connection was lost by our own fault")
+        sock.close()
 
 
 class Attempt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -127,7 +127,7 @@ class Listeners:
         """
         listening = self._own.pop(port, None)
         if listening is not None:
-            listening.stopListening()
+            self._stop(listening)
             # The reactor closes it a turn later; until then nobody could have
             # the port, not even the same server again.
             sock = socket_of(listening)
@@ -142,16 +142,13 @@ class Listeners:
         """
         listening, self._ports = self._ports + list(self._own.values()), []
         self._own.clear()
-        return gatherResults([_stopped(port) for port in listening])
+        return gatherResults([self._stop(port) for port in listening])
 
-
-def _stopped(port: IListeningPort) -> Deferred[Any]:
-    result: Any = port.stopListening()
-    done: Deferred[Any] = Deferred()
-    if result is None:
-        done.callback(None)
-        return done
-    return result  # type: ignore[no-any-return]
+    def _stop(self, port: IListeningPort) -> Deferred[Any]:
+        sock = socket_of(port)
+        if sock is not None:
+            self._edges.closed(sock.fileno())
+        return maybeDeferred(port.stopListening)
 
 
 def tcp_port(port: IListeningPort | None) -> int:

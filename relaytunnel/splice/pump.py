@@ -205,14 +205,17 @@ class PlainEnd(End):
         self.splice.edges.watch(self.number, self._happened)
 
     def _happened(self, events: int) -> None:
-        if not self.splice.running:
+        splice = self.splice
+        if not splice.running:
             return
         if events & LOST:
             self._gone()
             return
         if events & OUT and self.outward.blocked:
             self.outward.run()
-        if events & IN and self.splice.running:
+            if not splice.running:
+                return
+        if events & IN:
             if events & HANGUP:
                 self.hung = self.fin_came = True
             self.readable = True

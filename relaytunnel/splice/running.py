@@ -102,6 +102,8 @@ class RunningSplice:
 
     A kind of splice has C{_end_both}, which resets both channels, and sets
     C{first} and C{second}, its two directions.
+
+    @ivar running: whether it is not over yet.
     """
 
     __slots__ = (
@@ -113,6 +115,7 @@ class RunningSplice:
         "_round",
         "done",
         "first",
+        "running",
         "second",
     )
 
@@ -123,6 +126,7 @@ class RunningSplice:
         self._round: Round | None = round_
         self._began = self._moved_at = round_.clock.seconds()
         self._moved = 0
+        self.running = True
         self._half_closed = False
         self.done: Deferred[SpliceReport] = Deferred()
         round_.add(self)
@@ -134,11 +138,6 @@ class RunningSplice:
     @property
     def backward(self) -> int:
         return self.second.count
-
-    @property
-    def running(self) -> bool:
-        """Whether it is not over yet."""
-        return self._round is not None
 
     def close(self) -> None:
         if self._round is not None:
@@ -158,6 +157,7 @@ class RunningSplice:
         The channels are taken care of: report, once.
         """
         round_, self._round = self._round, None
+        self.running = False
         if round_ is not None:
             round_.discard(self)
             self.done.callback(

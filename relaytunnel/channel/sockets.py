@@ -269,7 +269,8 @@ class _Accepting:
     def _begin(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         try:
             sock.setblocking(False)
-            protocol = self._port.factory.buildProtocol(_address(peer))
+            factory: Any = self._port.factory
+            protocol = factory.buildProtocol(_address(peer))
             if protocol is not None:
                 reactor = self._port.reactor
                 protocol.makeConnection(

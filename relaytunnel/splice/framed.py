@@ -25,17 +25,35 @@ from relaytunnel.wire.data import EOF_FRAME, MAX_PAYLOAD, Kind, data_frames
 __all__ = ["FramedEnd", "FramingFlow", "UnframingFlow", "start"]
 
 _HEADER = 3
-_BUFFER = bytearray(RECORD)
-_BUFFER[0] = Kind.DATA
-_FRAME = memoryview(_BUFFER)
-_PAYLOAD = _FRAME[_HEADER:]
+_FRAME = _HEADER + MAX_PAYLOAD
+_TOGETHER = 4
+"""How many records are read, and passed on, at once."""
+_TURNS = 2
+"""How often that is done before others have their turn."""
 
-_TURN = 32
-"""How many records before others have their turn."""
-_AHEAD = 4
-"""How many records wait for a peer that is busy."""
-_TOGETHER = 8
-"""How many records are passed on at once."""
+_BUFFER = bytearray(_TOGETHER * _FRAME)
+_VIEW = memoryview(_BUFFER)
+_PAYLOADS = [_VIEW[at * _FRAME + _HEADER : (at + 1) * _FRAME] for at in range(_TOGETHER)]
+_FIRST = _PAYLOADS[0]
+_ROOM = _TOGETHER * MAX_PAYLOAD
+_FULL = bytes((Kind.DATA, MAX_PAYLOAD >> 8, MAX_PAYLOAD & 0xFF))
+
+
+def _frames(size: int) -> int:
+    """
+    Write the headers of the frames that so many bytes in the buffer make.
+
+    @return: where the last one ends.
+    """
+    at = 0
+    while size > MAX_PAYLOAD:
+        _BUFFER[at : at + _HEADER] = _FULL
+        at += _FRAME
+        size -= MAX_PAYLOAD
+    _BUFFER[at] = Kind.DATA
+    _BUFFER[at + 1] = size >> 8
+    _BUFFER[at + 2] = size & 0xFF
+    return at + _HEADER + size
 
 
 class FramedEnd(End):
@@ -213,12 +231,13 @@ class FramingFlow(Flow):
     From a socket to a session.
     """
 
-    __slots__ = ("sink", "source")
+    __slots__ = ("_much", "sink", "source")
 
     def __init__(self, splice: PumpSplice, source: PlainEnd, sink: FramedEnd) -> None:
         super().__init__(splice)
         self.source = source
         self.sink = sink
+        self._much = False
 
     def begin(self, unsent: bytes, held: bytes, ended: bool) -> None:
         self.count = len(held)
@@ -230,69 +249,69 @@ class FramingFlow(Flow):
             self.splice.half_closed()
 
     def run(self) -> None:
-        source, send = self.source, self.sink.send
-        for _ in range(_TURN):
+        source, sink, send = self.source, self.sink, self.sink.send
+        for _ in range(_TURNS):
             if self.blocked and not self._flush():
                 return
             if self.ended:
-                self.pass_end(self.sink)
+                self.pass_end(sink)
                 return
             if not source.readable:
                 return
-            try:
-                size = source.recv_into(_PAYLOAD)
-            except BlockingIOError:
-                source.readable = False
+            size = self._read()
+            if size <= 0:
+                if not size:
+                    self._take_end()
                 return
-            except OSError:
-                self.splice.lose(source, Lost.RESET)
-                return
-            if not size:
-                self._take_end()
-                return
-            self.count += size
-            if size < MAX_PAYLOAD:
-                source.readable = source.hung
-            if self.sink.deaf:
+            if sink.deaf:
                 continue
-            _BUFFER[1] = size >> 8
-            _BUFFER[2] = size & 0xFF
+            sent, end = 0, _frames(size)
             try:
-                send(_FRAME[: size + _HEADER])
+                while sent < end:
+                    sent += send(_VIEW[sent:end])  # a record at a time
             except (SSL.WantWriteError, SSL.WantReadError):
                 self.blocked = True
-                self.pending = self._read_ahead(bytes(_FRAME[: size + _HEADER]))
+                self.pending = bytes(_VIEW[sent:end])
+                self._read_ahead()
                 return
             except SSL.Error:
-                self.sink.lose(Lost.TRUNCATED)
+                sink.lose(Lost.TRUNCATED)
                 return
         self.later()
 
-    def _read_ahead(self, first: bytes) -> bytes:
+    def _read(self) -> int:
         """
-        The sink is busy: have some frames ready for when it is not.
+        Read into the payloads of the shared buffer.
 
-        @return: this frame, which OpenSSL has begun to send, and those behind it.
+        @return: how much; -1 if there is nothing at the moment, or the source
+            is lost.
+        """
+        source, much = self.source, self._much
+        try:
+            size = source.sock.recvmsg_into(_PAYLOADS)[0] if much else source.recv_into(_FIRST)
+        except BlockingIOError:
+            source.readable = self._much = False
+            return -1
+        except OSError:
+            self.splice.lose(source, Lost.RESET)
+            return -1
+        if size < MAX_PAYLOAD or (much and size < _ROOM):
+            source.readable = source.hung
+        self._much = size >= MAX_PAYLOAD
+        self.count += size
+        return size
+
+    def _read_ahead(self) -> None:
+        """
+        The sink is busy: have some more ready for when it is not.
         """
         source = self.source
-        frames = [first]
-        while len(frames) < _AHEAD and source.readable:
-            try:
-                size = source.recv_into(_PAYLOAD)
-            except BlockingIOError:
-                source.readable = False
-                break
-            except OSError:  # it is told once
-                self.splice.lose(source, Lost.RESET)
-                break
-            if not size:  # it is told again
-                source.hung = True
-                break
-            self.count += size
-            if size < MAX_PAYLOAD:
-                source.readable = source.hung
-            frames.append(data_frames(_PAYLOAD[:size].tobytes()))
-        return b"".join(frames)
+        if source.readable and self._much:
+            size = self._read()
+            if size > 0 and self.pending is not None:
+                self.pending = b"".join((self.pending, _VIEW[: _frames(size)]))
+            elif not size:  # it is told again
+                source.hung = source.readable = True
 
     def _take_end(self) -> None:
         source = self.source
@@ -353,7 +372,7 @@ class UnframingFlow(Flow):
 
     def run(self) -> None:
         source = self.source
-        for _ in range(_TURN // _TOGETHER):
+        for _ in range(_TURNS):
             if self.blocked and not self._flush():
                 return
             if self.ended:

@@ -32,7 +32,7 @@ _SIZE = 64 * 1024
 _BUFFER = bytearray(_SIZE)
 _VIEW = memoryview(_BUFFER)
 
-_TURN = 8
+_TURN = 2
 """How often a flow is read before others have their turn."""
 _BULK = 4
 """So many full buffers in a row make a flow one for the pipe."""

@@ -26,7 +26,7 @@ __all__ = ["FramedEnd", "FramingFlow", "UnframingFlow", "start"]
 
 _HEADER = 3
 _FRAME = _HEADER + MAX_PAYLOAD
-_TOGETHER = 4
+_TOGETHER = 6
 """How many records are read, and passed on, at once."""
 _TURNS = 2
 """How often that is done before others have their turn."""
@@ -306,7 +306,7 @@ class FramingFlow(Flow):
         The sink is busy: have some more ready for when it is not.
         """
         source = self.source
-        if source.readable and self._much:
+        if source.readable and self._much and len(self.pending or b"") <= _FRAME:
             size = self._read()
             if size > 0 and self.pending is not None:
                 self.pending = b"".join((self.pending, _VIEW[: _frames(size)]))

@@ -9,9 +9,11 @@ that waits, pauses, or changes hands asks nothing of the kernel.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
 
-__all__ = ["Address", "Attempt", "EdgeConnection", "PeekedConnection", "accept_with"]
+__all__ = ["Address", "Attempt", "EdgeConnection", "PeekedConnection", "accept_with", "unsent"]
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
@@ -280,6 +282,17 @@ class _Accepting:
         except Exception:
             _log.failure("a connection was lost by our own fault")
         sock.close()
+
+
+def unsent(sock: socket.socket) -> int:
+    """
+    @return: bytes that the peer's kernel has not acknowledged; 0 where this
+        one does not tell.
+    """
+    if not hasattr(termios, "TIOCOUTQ"):
+        return 0
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 class Attempt:

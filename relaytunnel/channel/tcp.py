@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
-from relaytunnel.channel.sockets import EdgeConnection
+from relaytunnel.channel.sockets import EdgeConnection, unsent
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
@@ -433,4 +433,11 @@ class TCPChannel(Protocol):
             self._part()
 
     def _part(self) -> None:
-        self.transport.loseConnection()  # type: ignore[union-attr]
+        """
+        Nobody has heard what the peer said last, and a reset tells it so.
+        """
+        sock = socket_of(self.transport)
+        if sock is not None and isinstance(self.transport, Connection) and not unsent(sock):
+            self._abort()
+        else:
+            self.transport.loseConnection()  # type: ignore[union-attr]

@@ -1,9 +1,11 @@
 """
-Leaving a peer that may still be reading, and sending: deliver, end, discard.
+Leaving a peer that may still be reading, and sending: deliver, end, discard,
+and at last reset.
 
 A socket that is closed with unread input becomes a reset, which overtakes what
 was sent last.  So the end is sent first, what still comes in is thrown away,
-and the socket is closed when the peer has ended too or the limits have passed.
+and the peer learns that nobody heard it when it has ended too or the limits
+have passed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import struct
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from relaytunnel.channel.edges import LOST, OUT, EdgeWatch
+from relaytunnel.channel.sockets import unsent
 from relaytunnel.interfaces import SpliceLimits
 from relaytunnel.splice.pipes import PIPE_FLAGS, Pipe
 
@@ -46,19 +49,19 @@ class Farewell:
         edges: EdgeWatch,
         limits: SpliceLimits,
         clock: IReactorTime,
-        unsent: bytes | memoryview | None,
+        waiting: bytes | memoryview | None,
         pipe: Pipe | None,
         piped: int,
     ) -> None:
         """
-        @param unsent: what is still to be sent.
+        @param waiting: what is still to be sent.
         @param pipe: a pipe with C{piped} bytes that come behind it.
         """
         self._sock = sock
         self._edges = edges
         self._limits = limits
         self._clock = clock
-        self._unsent = memoryview(unsent or b"")
+        self._waiting = memoryview(waiting or b"")
         self._pipe = pipe
         self._piped = piped
         self._said = False
@@ -86,8 +89,8 @@ class Farewell:
         """
         @return: whether all has been said.
         """
-        while self._unsent:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        while self._waiting:
+            self._waiting = self._waiting[self._sock.send(self._waiting) :]
         while self._piped and self._pipe is not None:
             self._piped -= os.splice(
                 self._pipe.reader, self._sock.fileno(), self._piped, flags=PIPE_FLAGS
@@ -121,7 +124,7 @@ class Farewell:
             self._alarm = None
         self._edges.closed(self._sock.fileno())
         self._pipe = None
-        if self._said:
-            self._sock.close()
+        if self._said and unsent(self._sock):
+            self._sock.close()  # the kernel delivers it yet
         else:
             abort(self._sock)

@@ -84,13 +84,23 @@ class Peer:
     @ivar was_reset: whether it has seen a reset.
     """
 
-    def __init__(self, port: int, receive_buffer: int = 0, send_buffer: int = 0) -> None:
-        sock = self.sock = socket.socket()
+    def __init__(
+        self,
+        port: int,
+        receive_buffer: int = 0,
+        send_buffer: int = 0,
+        accepted: socket.socket | None = None,
+    ) -> None:
+        """
+        @param port: where to connect, unless the connection was C{accepted}.
+        """
+        sock = self.sock = accepted or socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if send_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        sock.connect(("127.0.0.1", port))
+        if accepted is None:
+            sock.connect(("127.0.0.1", port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         self.reading = True

@@ -2,11 +2,13 @@
 The data channels that an agent dials, and those it has parked.
 
 A parked channel has ended its session cleanly and may carry a later one,
-which then costs no handshake.  Those that nobody wants expire.
+which then costs no handshake.  There are as many as the clients that came
+lately could use, and those that nobody wants expire.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +37,41 @@ from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import ProtocolError
 
-__all__ = ["DataChannels", "OneProtocol"]
+__all__ = ["DataChannels", "Demand", "OneProtocol"]
+
+_MOST_PARKED = 512
+
+
+class Demand:
+    """
+    How many clients have come lately; those of long ago count for less.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        """
+        @param seconds: what is lately: clients count for a third behind it.
+        """
+        self._clock = clock
+        self._seconds = seconds
+        self._count = 0.0
+        self._at = clock.seconds()
+
+    def add(self) -> None:
+        """
+        One more has come.
+        """
+        self._count = self._now() + 1
+
+    @property
+    def level(self) -> int:
+        """Their number, rounded up unless next to nothing is left."""
+        return math.ceil(self._now() - 0.1)
+
+    def _now(self) -> float:
+        now = self._clock.seconds()
+        self._count *= math.exp((self._at - now) / self._seconds)
+        self._at = now
+        return self._count
 
 
 class OneProtocol(Factory):
@@ -111,6 +147,8 @@ class _DialledChannel(DataChannel):
 class DataChannels:
     """
     Where data channels come from and go to.
+
+    @ivar demand: for them.
     """
 
     def __init__(
@@ -134,6 +172,7 @@ class DataChannels:
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._all: set[DataChannel] = set()
         self._dialled = 0
+        self.demand = Demand(clock, limits.parked / 2)
 
     def found_at(self, relay: IStreamClientEndpoint, address: IAddress) -> None:
         """
@@ -160,8 +199,11 @@ class DataChannels:
 
     def take_parked(self) -> DataChannel | None:
         """
+        A client has come.
+
         @return: the channel that was parked last, if there is one.
         """
+        self.demand.add()
         while self._parked:
             channel, alarm = self._parked.popitem()
             alarm.cancel()
@@ -218,8 +260,12 @@ class DataChannels:
         """
         A channel's session has ended cleanly, or another one never began.
         """
-        if channel.usable:
-            channel.lost = self._lost
+        if not channel.usable:
+            return
+        channel.lost = self._lost
+        if len(self._parked) >= min(self.demand.level, _MOST_PARKED):
+            channel.close(self._limits.half_closed)
+        else:
             self._parked[channel] = self._clock.callLater(
                 self._limits.parked, self._expire, channel
             )

@@ -7,7 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
+from relaytunnel.agent.channels import Demand
 from relaytunnel.agent.service import AgentService
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
@@ -49,6 +52,44 @@ class ChannelsCase(RunningCase):
 
     async def is_parked(self, agent: AgentService, number: int = 1) -> None:
         await eventually(lambda: agent.channels.parked == number, f"{number} parked")
+
+
+class DemandTests(SynchronousTestCase):
+    """
+    How many clients have come lately.
+    """
+
+    def test_level(self) -> None:
+        """
+        Nobody, then some, who are forgotten again.
+        """
+        clock = Clock()
+        demand = Demand(clock, 5)
+        self.assertEqual(demand.level, 0)
+        demand.add()
+        self.assertEqual(demand.level, 1)
+        clock.advance(9)
+        self.assertEqual(demand.level, 1)
+        clock.advance(3)
+        self.assertEqual(demand.level, 0)
+        for _ in range(10):
+            demand.add()
+        levels = []
+        for _ in range(6):
+            clock.advance(3)
+            levels.append(demand.level)
+        self.assertEqual(levels, [6, 3, 2, 1, 1, 1])
+
+    def test_rate(self) -> None:
+        """
+        A steady stream has as many as come within that time.
+        """
+        clock = Clock()
+        demand = Demand(clock, 5)
+        for _ in range(2000):
+            clock.advance(0.05)
+            demand.add()
+        self.assertTrue(98 <= demand.level <= 102, demand.level)
 
 
 class ParkedTests(ChannelsCase):
@@ -95,6 +136,25 @@ class ParkedTests(ChannelsCase):
         await self.is_parked(agent, 0)
         await eventually(lambda: not relay.agents_port.parked, "nor at the relay")
         await eventually(lambda: sockets() == before, "no connection is left of it")
+
+    async def test_as_many_as_came(self) -> None:
+        """
+        Sessions that end together, but began long ago, leave no more channels
+        than clients have come lately.
+        """
+        relay, agent, target = await self.begin(echo, parked=0.4)
+        clients = [
+            await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n") for _ in range(6)
+        ]
+        for client in clients:
+            await client.hears(b"GET")
+        await eventually(lambda: agent.channels.demand.level == 0, "they came long ago")
+        late = await self.client(relay, b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        await late.hears(b"GET")
+        for end in (*clients, *target.visits[:6]):
+            end.end()
+        await eventually(lambda: len(agent.splices) == 1, "all but the late one are over")
+        self.assertLessEqual(agent.channels.parked, 1)
 
     async def test_not_after_a_reset(self) -> None:
         """

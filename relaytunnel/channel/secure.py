@@ -26,12 +26,10 @@ from twisted.internet.ssl import Certificate
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import LOST, EdgeWatch
+from relaytunnel.channel.records import RECORD
 from relaytunnel.channel.sockets import EdgeConnection
 
-__all__ = ["RECORD", "TLSConnection"]
-
-RECORD = 16 * 1024
-"""The most bytes in a TLS record."""
+__all__ = ["TLSConnection"]
 
 _AT_ONCE = 64 * 1024
 _DISCARDED_PER_TURN = 16

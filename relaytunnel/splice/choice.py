@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import FramedStream
+from relaytunnel.channel.records import Calls, calls_for
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, SpliceLimits
 from relaytunnel.splice import framed
@@ -30,8 +31,13 @@ class PumpEngine:
 
     name = "pump"
 
-    def __init__(self, edges: EdgeWatch) -> None:
+    def __init__(self, edges: EdgeWatch, calls: Calls | None = None) -> None:
+        """
+        @param calls: how TLS records are read and written; the fastest way that
+            there is, if not given.
+        """
         self._edges = edges
+        self._calls = calls or calls_for()
         self._pipes = Pipes()
         self._rounds = Rounds()
         self._paired = PairedEngine()
@@ -46,11 +52,11 @@ class PumpEngine:
                 return splice
             if isinstance(first, TCPChannel) and isinstance(second, FramedStream):
                 splice = self._new(limits, clock)
-                framed.start(splice, first.release(), second)
+                framed.start(splice, first.release(), second, self._calls)
                 return splice
             if isinstance(first, FramedStream) and isinstance(second, TCPChannel):
                 splice = self._new(limits, clock)
-                framed.start(splice, first, second.release())
+                framed.start(splice, first, second.release(), self._calls)
                 return splice
         return self._paired.join(first, second, limits, clock)
 

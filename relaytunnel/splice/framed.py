@@ -10,12 +10,14 @@ channel, which gets its connection back when the session is over.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from OpenSSL import SSL
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
 from relaytunnel.channel.framed import FramedStream
-from relaytunnel.channel.secure import RECORD, TLSConnection
+from relaytunnel.channel.records import RECORD, Calls, Memory, Stopped
+from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.tcp import Released
 from relaytunnel.errors import ProtocolError
 from relaytunnel.interfaces import Lost
@@ -25,18 +27,22 @@ from relaytunnel.wire.data import EOF_FRAME, MAX_PAYLOAD, Kind, data_frames
 __all__ = ["FramedEnd", "FramingFlow", "UnframingFlow", "start"]
 
 _HEADER = 3
-_FRAME = _HEADER + MAX_PAYLOAD
 _TOGETHER = 6
 """How many records are read, and passed on, at once."""
 _TURNS = 2
 """How often that is done before others have their turn."""
 
-_BUFFER = bytearray(_TOGETHER * _FRAME)
-_VIEW = memoryview(_BUFFER)
-_PAYLOADS = [_VIEW[at * _FRAME + _HEADER : (at + 1) * _FRAME] for at in range(_TOGETHER)]
+_OUT = Memory(_TOGETHER)
+_OUT_AT, _VIEW = _OUT.at, _OUT.view
+_PAYLOADS = [_VIEW[at * RECORD + _HEADER : (at + 1) * RECORD] for at in range(_TOGETHER)]
 _FIRST = _PAYLOADS[0]
 _ROOM = _TOGETHER * MAX_PAYLOAD
 _FULL = bytes((Kind.DATA, MAX_PAYLOAD >> 8, MAX_PAYLOAD & 0xFF))
+
+_IN = Memory(_TOGETHER)
+_IN_AT, _CAME = _IN.at, _IN.view
+_IN_FIRST = _IN_AT[0]
+_DATA = int(Kind.DATA)
 
 
 def _frames(size: int) -> int:
@@ -47,12 +53,12 @@ def _frames(size: int) -> int:
     """
     at = 0
     while size > MAX_PAYLOAD:
-        _BUFFER[at : at + _HEADER] = _FULL
-        at += _FRAME
+        _VIEW[at : at + _HEADER] = _FULL
+        at += RECORD
         size -= MAX_PAYLOAD
-    _BUFFER[at] = Kind.DATA
-    _BUFFER[at + 1] = size >> 8
-    _BUFFER[at + 2] = size & 0xFF
+    _VIEW[at] = _DATA
+    _VIEW[at + 1] = size >> 8
+    _VIEW[at + 2] = size & 0xFF
     return at + _HEADER + size
 
 
@@ -60,6 +66,8 @@ class FramedEnd(End):
     """
     A session on a data channel.
 
+    @ivar calls: how its records are read and written.
+    @ivar handle: what these know its connection by.
     @ivar rest: the end of what we said, where it found no room.
     """
 
@@ -67,8 +75,9 @@ class FramedEnd(End):
         "_back",
         "_dead",
         "_left",
+        "calls",
         "channel",
-        "recv",
+        "handle",
         "rest",
         "send",
         "stream",
@@ -76,7 +85,6 @@ class FramedEnd(End):
     )
 
     transport: TLSConnection
-    recv: Callable[[int], bytes]
     send: Callable[[bytes | memoryview], int]
     rest: bytes
     _back: bool
@@ -85,14 +93,15 @@ class FramedEnd(End):
     inward: UnframingFlow
     outward: FramingFlow
 
-    def __init__(self, splice: PumpSplice, name: str, stream: FramedStream) -> None:
+    def __init__(self, splice: PumpSplice, name: str, stream: FramedStream, calls: Calls) -> None:
         super().__init__(splice, name)
+        self.calls = calls
         self.stream = stream
         self.channel = stream.channel
         transport = self.channel.transport
         assert isinstance(transport, TLSConnection)
         self.transport = transport
-        self.recv = transport.connection.recv
+        self.handle = calls.handle(transport.connection)
         self.send = transport.connection.send
         self.rest = b""
         self._dead = False
@@ -231,10 +240,11 @@ class FramingFlow(Flow):
     From a socket to a session.
     """
 
-    __slots__ = ("_much", "sink", "source")
+    __slots__ = ("_much", "_write", "sink", "source")
 
     def __init__(self, splice: PumpSplice, source: PlainEnd, sink: FramedEnd) -> None:
         super().__init__(splice)
+        self._write = sink.calls.write
         self.source = source
         self.sink = sink
         self._much = False
@@ -249,7 +259,7 @@ class FramingFlow(Flow):
             self.splice.half_closed()
 
     def run(self) -> None:
-        source, sink, send = self.source, self.sink, self.sink.send
+        source, sink = self.source, self.sink
         for _ in range(_TURNS):
             if self.blocked and not self._flush():
                 return
@@ -265,19 +275,34 @@ class FramingFlow(Flow):
                 return
             if sink.deaf:
                 continue
-            sent, end = 0, _frames(size)
-            try:
-                while sent < end:
-                    sent += send(_VIEW[sent:end])  # a record at a time
-            except (SSL.WantWriteError, SSL.WantReadError):
-                self.blocked = True
-                self.pending = bytes(_VIEW[sent:end])
-                self._read_ahead()
-                return
-            except SSL.Error:
-                sink.lose(Lost.TRUNCATED)
+            if not self._send(_frames(size)):
                 return
         self.later()
+
+    def _send(self, end: int) -> bool:
+        """
+        Write what is in the shared buffer, a record at a time.
+
+        @return: whether all of it went.
+        """
+        sink, write, start = self.sink, self._write, 0
+        for at in _OUT_AT:
+            length = min(end - start, RECORD)
+            result = write(sink.handle, at, length)
+            if result != length:
+                break
+            start += length
+            if start == end:
+                return True
+        if result < 1 and sink.calls.why(sink.handle, result) is Stopped.OVER:
+            sink.lose(Lost.TRUNCATED)
+            return False
+        self.blocked = True
+        self.pending = bytes(_VIEW[start + max(result, 0) : end])
+        if result > 0:  # a peer that takes smaller records only
+            return self._flush()
+        self._read_ahead()
+        return False
 
     def _read(self) -> int:
         """
@@ -306,7 +331,7 @@ class FramingFlow(Flow):
         The sink is busy: have some more ready for when it is not.
         """
         source = self.source
-        if source.readable and self._much and len(self.pending or b"") <= _FRAME:
+        if source.readable and self._much and len(self.pending or b"") <= RECORD:
             size = self._read()
             if size > 0 and self.pending is not None:
                 self.pending = b"".join((self.pending, _VIEW[: _frames(size)]))
@@ -348,10 +373,12 @@ class UnframingFlow(Flow):
     @ivar wants_write: whether OpenSSL has to write before it can read on.
     """
 
-    __slots__ = ("sink", "source", "wants_write")
+    __slots__ = ("_between", "_read_record", "sink", "source", "wants_write")
 
     def __init__(self, splice: PumpSplice, source: FramedEnd, sink: PlainEnd) -> None:
         super().__init__(splice)
+        self._read_record = source.calls.read
+        self._between = source.channel.reader.between
         self.source = source
         self.sink = sink
         self.wants_write = False
@@ -390,49 +417,66 @@ class UnframingFlow(Flow):
         """
         Read some records and pass on what is in them.
         """
-        source = self.source
-        reader = source.channel.reader
-        recv = source.recv
-        parts: list[bytes | memoryview] = []
-        size = 0
-        fault = False
-        while len(parts) < _TOGETHER:
-            try:
-                data = recv(RECORD)
-            except SSL.WantReadError:
-                source.readable = self.wants_write = False
-                break
-            except SSL.WantWriteError:
-                source.readable = False
-                self.wants_write = True
-                break
-            except SSL.Error:
-                fault = True
-                break
-            length = len(data) - _HEADER
-            if (
-                length > 0
-                and data[0] == Kind.DATA
-                and (data[1] << 8) | data[2] == length
-                and reader.between
-                and not self.ended
-            ):
-                parts.append(memoryview(data)[_HEADER:])
-                size += length
-                continue
-            # Frames that are no records: any split is allowed.
-            if parts:
-                self._pass(parts, size)
-                parts, size = [], 0
-                if not self.splice.running:
-                    return
-            self._take_frames(data)
-            if not self.splice.running or self.blocked:
+        source, read = self.source, self._read_record
+        handle = source.handle
+        for _ in range(_TOGETHER):
+            got = read(handle, _IN_FIRST, RECORD)
+            if got < 1:
+                self._stopped(source.calls.why(handle, got))
                 return
-        if parts:
-            self._pass(parts, size)
-        if fault and self.splice.running:
-            source.lose(Lost.TRUNCATED)
+            if not self._all_data(0, got):
+                self._take_frames(bytes(_CAME[:got]))
+            elif got < RECORD:
+                self._pass([_CAME[_HEADER:got]], got - _HEADER)
+            else:
+                self._read_on(read, handle)
+                return
+            if self.blocked or not self.splice.running:
+                return
+
+    def _read_on(self, read: Callable[[Any, Any, int], int], handle: Any) -> None:
+        """
+        A full record has come: read some more, and pass them on together.
+        """
+        parts, size = [_CAME[_HEADER:RECORD]], MAX_PAYLOAD
+        stopped: Stopped | None = None
+        odd = b""
+        for number in range(1, _TOGETHER):
+            got = read(handle, _IN_AT[number], RECORD)
+            if got < 1:
+                stopped = self.source.calls.why(handle, got)
+                break
+            start = number * RECORD
+            if not self._all_data(start, got):
+                odd = bytes(_CAME[start : start + got])
+                break
+            parts.append(_CAME[start + _HEADER : start + got])
+            size += got - _HEADER
+        self._pass(parts, size)
+        if stopped is not None and self.splice.running:
+            self._stopped(stopped)
+        elif odd and self.splice.running:
+            self._take_frames(odd)
+
+    def _all_data(self, start: int, got: int) -> bool:
+        """
+        Whether a record is one frame of data.  Frames may be split in any way,
+        but ours are not.
+        """
+        return (
+            got > _HEADER
+            and _CAME[start] == _DATA
+            and (_CAME[start + 1] << 8) + _CAME[start + 2] == got - _HEADER
+            and self._between
+            and not self.ended
+        )
+
+    def _stopped(self, why: Stopped) -> None:
+        if why is Stopped.OVER:
+            self.source.lose(Lost.TRUNCATED)
+        else:
+            self.source.readable = False
+            self.wants_write = why is Stopped.WANT_WRITE
 
     def _take_frames(self, data: bytes) -> None:
         source = self.source
@@ -458,8 +502,9 @@ class UnframingFlow(Flow):
                 source.lose(Lost.TRUNCATED)
             else:
                 source.channel.abort()
+        self._between = source.channel.reader.between
 
-    def _pass(self, parts: list[bytes | memoryview], size: int) -> None:
+    def _pass(self, parts: list[memoryview], size: int) -> None:
         self.count += size
         sink = self.sink
         if sink.deaf:
@@ -495,17 +540,24 @@ class UnframingFlow(Flow):
 
 
 def start(
-    splice: PumpSplice, first: Released | FramedStream, second: Released | FramedStream
+    splice: PumpSplice,
+    first: Released | FramedStream,
+    second: Released | FramedStream,
+    calls: Calls,
 ) -> None:
     """
     Let the bytes flow between a socket and a session.
+
+    @param calls: how the session's records are read and written.
     """
     if isinstance(first, Released):
         assert isinstance(second, FramedStream)
-        plain, framed = PlainEnd(splice, "first", first.sock), FramedEnd(splice, "second", second)
+        plain = PlainEnd(splice, "first", first.sock)
+        framed = FramedEnd(splice, "second", second, calls)
     else:
         assert isinstance(second, Released)
-        plain, framed = PlainEnd(splice, "second", second.sock), FramedEnd(splice, "first", first)
+        plain = PlainEnd(splice, "second", second.sock)
+        framed = FramedEnd(splice, "first", first, calls)
     released = first if isinstance(first, Released) else second
     assert isinstance(released, Released)
     out, back = FramingFlow(splice, plain, framed), UnframingFlow(splice, framed, plain)

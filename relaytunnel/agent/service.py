@@ -46,6 +46,7 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
+from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import best_engine
@@ -107,6 +108,7 @@ class AgentService(Service):
         super().startService()
         self.edges = EdgeWatch(self.reactor)
         self.journal = Journal(self.reactor, Logger())
+        self.deadlines = Deadlines(self.reactor)
         self.engine = best_engine(self.edges)
         relay = HostnameEndpoint(
             self.reactor,

@@ -15,8 +15,7 @@ from typing import Protocol
 
 from automat import TypeMachineBuilder, pep614
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
+from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing
 from relaytunnel.machines import build
 from relaytunnel.wire.messages import Notify
@@ -84,16 +83,16 @@ class AgentVisit(Protocol):
 @dataclass
 class _Core:
     doors: VisitDoors
-    clock: IReactorTime
+    deadlines: Deadlines
     notify: Notify
-    alarm: IDelayedCall | None = None
+    alarm: Deadline | None = None
 
 
 def _build() -> Callable[[_Core], AgentVisit]:
     builder = TypeMachineBuilder(AgentVisit, _Core)
 
     def disarm(core: _Core) -> None:
-        if core.alarm is not None and core.alarm.active():
+        if core.alarm is not None:
             core.alarm.cancel()
         core.alarm = None
 
@@ -113,7 +112,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
 
     @pep614(Notified.upon(AgentVisit.begin).to(Dialling))
     def dial(visit: AgentVisit, core: _Core) -> None:
-        core.alarm = core.clock.callLater(core.notify.deadline, visit.expired)
+        core.alarm = core.deadlines.within(core.notify.deadline, visit.expired)
         core.doors.accept()
         core.doors.dial_data()
         core.doors.dial_server()
@@ -180,9 +179,9 @@ def _build() -> Callable[[_Core], AgentVisit]:
 _machine = _build()
 
 
-def new_visit(doors: VisitDoors, clock: IReactorTime, notify: Notify) -> AgentVisit:
+def new_visit(doors: VisitDoors, deadlines: Deadlines, notify: Notify) -> AgentVisit:
     """
     @return: the visit of the client that this message is about; it starts
         with C{begin()}.
     """
-    return _machine(_Core(doors, clock, notify))
+    return _machine(_Core(doors, deadlines, notify))

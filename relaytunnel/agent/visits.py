@@ -32,6 +32,7 @@ from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.sockets import Address, Attempt
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
+from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
 from relaytunnel.splice import SpliceReport
@@ -53,6 +54,7 @@ class Surroundings(Protocol):
     limits: Limits
     edges: EdgeWatch
     channels: DataChannels
+    deadlines: Deadlines
     journal: Journal
     engine: ISpliceEngine
     splices: dict[int, IRunningSplice]
@@ -84,7 +86,7 @@ class ServedClient:
         self._was_parked = False
         self._both_up = False
         self._dropped = False
-        self.visit: AgentVisit = new_visit(self, around.reactor, notify)
+        self.visit: AgentVisit = new_visit(self, around.deadlines, notify)
 
     def accept(self) -> None:
         number = FRESH

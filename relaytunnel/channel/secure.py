@@ -232,7 +232,7 @@ class TLSConnection(EdgeConnection):
         @return: what was written and has not left yet; it has to be sent first.
         """
         self._reading = self._writing = False
-        unsent = b"".join((self.dataBuffer[self.offset :], *self._tempDataBuffer))
+        unsent = self.waiting
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0
         self._edges.hand(self.socket.fileno(), happened)

@@ -27,17 +27,46 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
 
-__all__ = ["Address", "Attempt", "EdgeConnection", "PeekedConnection", "accept_with", "unsent"]
+__all__ = [
+    "Address",
+    "Attempt",
+    "EdgeConnection",
+    "PeekedConnection",
+    "accept_with",
+    "tune_socket",
+    "unsent",
+]
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
 _ACCEPTED_PER_TURN = 16
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+_OPTIONS = [
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 60),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
+    )
+    if hasattr(socket, name)
+]
+
 _log = Logger()
 
 Address = tuple[str, int]
 """An IP address and a port."""
+
+
+def tune_socket(sock: socket.socket) -> None:
+    """
+    Set what every TCP socket of ours has: no Nagle delay, and keepalive after
+    60 s.  One that listens hands it down to those that it accepts, on Linux.
+    """
+    for level, name, value in _OPTIONS:
+        sock.setsockopt(level, name, value)
 
 
 class EdgeConnection(tcp.Connection):
@@ -48,9 +77,14 @@ class EdgeConnection(tcp.Connection):
     @ivar tuned: whether the options of our sockets are set already.
     @ivar hung_up: called when the peer has ended its direction, or reset,
         whether anybody reads or not.
+    @ivar write_some: sends bytes in C{writeSomeData}'s stead.
+    @ivar keeps: asked whether to keep the connection, for the time being,
+        that would be lost for this reason.
     """
 
     hung_up: Callable[[int], None] | None = None
+    write_some: Callable[[socket.socket, Any], int] | None = None
+    keeps: Callable[[Failure], bool] | None = None
     logstr = "edges"
     _reading = True
     _writing = False
@@ -159,22 +193,39 @@ class EdgeConnection(tcp.Connection):
             self._readable = self._hung
         return self._dataReceived(data)
 
+    def writeSomeData(self, data: Any) -> Any:
+        if self.write_some is not None:
+            return self.write_some(self.socket, data)
+        return super().writeSomeData(data)
+
     def connectionLost(self, reason: Failure) -> None:
+        if self.keeps is not None and self.keeps(reason):
+            return
         if hasattr(self, "socket"):
             self._edges.closed(self.socket.fileno())
-            self.hung_up = None
+            self.hung_up = self.write_some = self.keeps = None
         super().connectionLost(reason)
 
-    def surrender(self) -> socket.socket:
+    def surrender(self) -> tuple[socket.socket, bytes]:
         """
-        Let go of the socket, for a transport of another kind.  Its protocol
-        hears nothing of it.
+        Let go of the socket, for somebody else.  Its protocol hears nothing of
+        it.
+
+        @return: the socket, and what was written and has not left yet.
         """
-        self.stopReading()
-        self.stopWriting()
+        self._reading = self._writing = False
+        self.producer = None
         self.connected, self.disconnected = False, True
+        self.hung_up = self.write_some = self.keeps = None
         self.protocol = None  # type: ignore[assignment]
-        return self.socket
+        return self.socket, self.waiting
+
+    @property
+    def waiting(self) -> bytes:
+        """What was written and has not left yet."""
+        if not self.dataBuffer and not self._tempDataBuffer:
+            return b""
+        return b"".join((self.dataBuffer[self.offset :], *self._tempDataBuffer))
 
     # What Twisted asks of the reactor elsewhere.
 
@@ -270,7 +321,6 @@ class _Accepting:
 
     def _begin(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
         try:
-            sock.setblocking(False)
             factory: Any = self._port.factory
             protocol = factory.buildProtocol(_address(peer))
             if protocol is not None:
@@ -342,6 +392,7 @@ class Attempt:
         try:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
+            tune_socket(sock)
             sock.setblocking(False)
             code = sock.connect_ex(self._address)
             if code == errno.EINPROGRESS:
@@ -379,7 +430,7 @@ class Attempt:
             transport = self._make(sock)
         else:
             transport = EdgeConnection(
-                sock, self._protocol, self._edges, self._reactor, self._address
+                sock, self._protocol, self._edges, self._reactor, self._address, True
             )
         self._protocol.makeConnection(transport)
 

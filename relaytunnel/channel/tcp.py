@@ -28,13 +28,12 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
-from relaytunnel.channel.sockets import EdgeConnection, unsent
+from relaytunnel.channel.sockets import EdgeConnection, tune_socket, unsent
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
-__all__ = ["Released", "TCPChannel", "socket_of", "tune", "tune_socket"]
+__all__ = ["Released", "TCPChannel", "socket_of", "tune"]
 
-_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 _USER_TIMEOUT_MS = 60_000
 _MOST_AT_ONCE = 128 * 1024
 
@@ -57,18 +56,6 @@ def tune(transport: object, always_read: bool = False) -> None:
             tune_socket(sock)  # else Linux has handed it down from the port
         if always_read and hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
-
-
-def tune_socket(sock: socket.socket) -> None:
-    """
-    The same for a TCP socket.  One that listens hands it down to those that it
-    accepts, on Linux.
-    """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def socket_of(transport: object) -> socket.socket | None:
@@ -149,13 +136,29 @@ class TCPChannel(Protocol):
             address = transport.getPeer()
             self.host, port = getattr(address, "host", ""), getattr(address, "port", 0)
         self.peer = f"{self.host}:{port}" if self.host else "unix"
-        sock = getattr(transport, "socket", None)
-        if isinstance(sock, socket.socket):
-            transport.writeSomeData = partial(self._write_some, sock)
-            transport.connectionLost = partial(self._reactor_lost, transport.connectionLost)
+        self._hook(transport)
         connected, self._connected = self._connected, None
         if connected is not None:
             connected(self)
+
+    def _hook(self, transport: Any) -> None:
+        """
+        Have a say in how the bytes are sent and when the connection is lost.
+        """
+        if isinstance(transport, EdgeConnection):
+            transport.write_some = self._write_some
+            transport.keeps = self._keeps
+            return
+        sock = getattr(transport, "socket", None)
+        if isinstance(sock, socket.socket):
+            lost = transport.connectionLost
+
+            def lost_unless_kept(reason: Failure) -> None:
+                if not self._keeps(reason):
+                    lost(reason)
+
+            transport.writeSomeData = partial(self._write_some, sock)
+            transport.connectionLost = lost_unless_kept
 
     def _write_some(self, sock: socket.socket, data: bytes) -> int:
         """
@@ -181,7 +184,7 @@ class TCPChannel(Protocol):
             self._part()
         return len(data)
 
-    def _reactor_lost(self, lost: Callable[[Failure], None], reason: Failure) -> None:
+    def _keeps(self, reason: Failure) -> bool:
         """
         Keep a peer that has ended and then reset until its end was read.
 
@@ -192,9 +195,8 @@ class TCPChannel(Protocol):
             sock = socket_of(self.transport)
             if sock is not None and clean_end_before_reset(sock):
                 self._deaf = True
-            if self._deaf and not self._broken:
-                return
-        lost(reason)
+            return self._deaf and not self._broken
+        return False
 
     def dataReceived(self, data: bytes) -> None:
         if self._finishing:
@@ -233,8 +235,7 @@ class TCPChannel(Protocol):
         if not self._over:
             self._over = True
             self._receiver.channel_lost(Lost.RESET)
-        for hooked in ("writeSomeData", "connectionLost"):
-            vars(self.transport).pop(hooked, None)  # no cycle is left for the collector
+        self._unhook()
 
     def _tls_closed(self) -> None:
         """
@@ -267,17 +268,31 @@ class TCPChannel(Protocol):
         """
         transport: Any = self.transport
         self._over = True
+        if isinstance(transport, EdgeConnection):
+            sock, unsent = transport.surrender()
+        else:
+            sock, unsent = self._take_from_reactor(transport)
+        self.transport = self._receiver = None
+        holding = self.holding
+        holding.heard = holding.lost = None
+        return Released(sock, holding.held, self._in_ended, unsent)
+
+    def _take_from_reactor(self, transport: Any) -> tuple[socket.socket, bytes]:
         transport.unregisterProducer()
         transport.stopReading()
         transport.stopWriting()
-        for hooked in ("writeSomeData", "connectionLost"):
-            vars(transport).pop(hooked, None)
-        unsent = b"".join((transport.dataBuffer[transport.offset :], *transport._tempDataBuffer))
+        self._unhook()
         transport.connected, transport.disconnected = False, True
-        transport.protocol = self.transport = self._receiver = None
-        holding = self.holding
-        holding.heard = holding.lost = None
-        return Released(transport.socket, holding.held, self._in_ended, unsent)
+        transport.protocol = None
+        unsent = b"".join((transport.dataBuffer[transport.offset :], *transport._tempDataBuffer))
+        return transport.socket, unsent
+
+    def _unhook(self) -> None:
+        """
+        Leave no cycle for the collector.
+        """
+        for hooked in ("writeSomeData", "connectionLost"):
+            vars(self.transport).pop(hooked, None)
 
     def write(self, data: bytes) -> None:
         if not (self._over or self._out_ended or self._deaf):

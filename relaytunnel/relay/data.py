@@ -28,6 +28,7 @@ from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
+from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import ProtocolError
 from relaytunnel.relay.visits import Visits
 from relaytunnel.wire.data import read_plain_preamble
@@ -66,6 +67,7 @@ class AgentsPort(Factory):
         """
         self.known_sources = known_sources
         self.clock = clock
+        self.deadlines = Deadlines(clock)
         self.limits = limits
         self.edges = edges
         self.visits = visits
@@ -212,7 +214,9 @@ class _Unknown(Protocol):
         self._accepted = port.clock.seconds()
         self._settled = False
         self._turned_away = False
-        self._deadline = port.clock.callLater(port.limits.handshake, self._too_late)
+        self._deadline: Deadline | IDelayedCall = port.deadlines.within(
+            port.limits.handshake, self._too_late
+        )
 
     def _too_late(self) -> None:
         self.turn_away("silent")
@@ -268,7 +272,7 @@ class _Unknown(Protocol):
             return False
         port, before = self._port, self.transport
         assert isinstance(before, EdgeConnection)
-        sock = before.surrender()
+        sock, _ = before.surrender()
         handshake = _Handshake(port, self)
         self.transport = TLSConnection(
             port.secure.connection(sock),

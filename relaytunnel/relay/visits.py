@@ -16,10 +16,11 @@ from typing import Protocol
 
 from automat import TypeMachineBuilder, pep614
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.config.access import allowed
 from relaytunnel.config.limits import Limits
+from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.machines import build
 from relaytunnel.relay.registry import Agent, PublishedServer
@@ -92,7 +93,7 @@ class _Waiting:
 
     place: Place[Visit]
     number: int
-    alarm: IDelayedCall
+    alarm: Deadline
 
 
 def _build() -> Callable[[_Core], Visit]:
@@ -101,7 +102,7 @@ def _build() -> Callable[[_Core], Visit]:
     def wait(visit: Visit, core: _Core, place: Place[Visit], arrived: str) -> _Waiting:
         number, visits = place.session, core.visits
         visits.sessions[number] = place
-        alarm = visits.clock.callLater(visits.limits.waiting, visit.expired)
+        alarm = visits.deadlines.within(visits.limits.waiting, visit.expired)
         name = place.server.connection_id
         happened("S6", f"it may have {name}; it waits, and what it says is held")
         happened("S7", f"the relay notifies the agent {place.server.agent.agent_id}")
@@ -126,8 +127,7 @@ def _build() -> Callable[[_Core], Visit]:
         core.door.tell(failing)
 
     def leave(core: _Core, waiting: _Waiting) -> None:
-        if waiting.alarm.active():
-            waiting.alarm.cancel()
+        waiting.alarm.cancel()
         core.visits.sessions.pop(waiting.number, None)
         core.visits.room.leave(waiting.place)
 
@@ -215,6 +215,10 @@ class Visits:
     clock: IReactorTime
     sessions: dict[int, Place[Visit]] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
+    deadlines: Deadlines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadlines = Deadlines(self.clock)
 
     def arrive(self, door: ClientDoor) -> Visit:
         """

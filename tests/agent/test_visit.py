@@ -5,6 +5,7 @@ Tests for L{relaytunnel.agent.visit}.
 from __future__ import annotations
 
 from relaytunnel.agent.visit import AgentVisit, new_visit
+from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing
 from relaytunnel.wire.messages import Notify
 from tests.script import (
@@ -41,7 +42,9 @@ class VisitTestCase(ScriptedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.visit = Cues("visit", new_visit(FakeVisitDoors(self.script), self.clock, NOTIFY))
+        self.visit = Cues(
+            "visit", new_visit(FakeVisitDoors(self.script), Deadlines(self.clock), NOTIFY)
+        )
 
     def begin(self) -> None:
         """
@@ -120,7 +123,7 @@ class DiallingTests(VisitTestCase):
                 self.visit.server_up()
 
         doors = AtOnce(self.script)
-        doors.visit = new_visit(doors, self.clock, NOTIFY)
+        doors.visit = new_visit(doors, Deadlines(self.clock), NOTIFY)
         (
             self.script
             >> Cues("visit", doors.visit).begin()
@@ -224,7 +227,9 @@ class DiallingTests(VisitTestCase):
         so, is told nothing.
         """
         for standing in ([], ["server_up"], ["data_up"]):
-            self.visit = Cues("visit", new_visit(FakeVisitDoors(self.script), self.clock, NOTIFY))
+            self.visit = Cues(
+                "visit", new_visit(FakeVisitDoors(self.script), Deadlines(self.clock), NOTIFY)
+            )
             self.begin()
             for event in standing:
                 self.script >> getattr(self.visit, event)()

@@ -5,6 +5,7 @@ does not need.
 
 from __future__ import annotations
 
+from relaytunnel.channel.records import CAREFUL
 from relaytunnel.splice.choice import PumpEngine
 from tests.splice import contract
 from tests.splice.contract import FRAMED, TCP
@@ -39,6 +40,18 @@ class AgentTests(_Pump):
 
     kinds = (FRAMED, TCP)
     own_tls = True
+
+
+class CarefulTests(_Pump):
+    """
+    The same where OpenSSL's own functions are not to be had.
+    """
+
+    kinds = (FRAMED, TCP)
+    own_tls = True
+
+    def make_engine(self) -> PumpEngine:
+        return PumpEngine(self.edges, CAREFUL)
 
 
 class PortableTests(_Pump):

@@ -4,6 +4,7 @@ How both programs tell that they cannot start.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -59,6 +60,16 @@ class ToldTests(SynchronousTestCase):
         self.assertTrue(service.running)
         told.stopService()
         self.assertFalse(service.running)
+
+    def test_collector(self) -> None:
+        """
+        Once all is there, the collector comes seldom and leaves it alone.
+        """
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        Told("twistd relay", Service()).startService()
+        self.assertGreater(gc.get_threshold()[0], 10_000)
+        self.assertGreater(gc.get_freeze_count(), 0)
 
     def test_below_another(self) -> None:
         """

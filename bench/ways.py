@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from bench.origins import Origins
 from bench.processes import Processes, answers, children, free_port, wait_for
 
-__all__ = ["OURS", "WAYS", "Reached", "Way", "start_relaytunnel"]
+__all__ = ["OURS", "WAYS", "Reached", "Way", "make_certificate", "start_relaytunnel"]
 
 
 @dataclass
@@ -197,7 +197,7 @@ defaults
 def _haproxy(secure: bool) -> Callable[[Processes, Origins], Reached]:
     def start(processes: Processes, origins: Origins) -> Reached:
         d = processes.make_directory("haproxy-tls" if secure else "haproxy")
-        _make_certificate(d)
+        make_certificate(d)
         ports, between = _ports(origins), _ports(origins)
         outer, inner = [_HAPROXY], [_HAPROXY]
         for name, target in origins.ports().items():
@@ -372,7 +372,10 @@ def _chisel(processes: Processes, origins: Origins) -> Reached:
     return Reached(ports, server.pid, client.pid, [server, client])
 
 
-def _make_certificate(directory: Path) -> None:
+def make_certificate(directory: Path) -> None:
+    """
+    Write cert.pem, and both.pem with its key too, for 127.0.0.1.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
     now = datetime.datetime.now(datetime.UTC)

@@ -149,6 +149,17 @@ class CommandTests(_Bench):
         for each in (*ROWS, *WAYS):
             self.assertRegex(out, rf"(?m)^  {each.name} ")
 
+    async def test_handshakes(self) -> None:
+        """
+        What it would be worth to resume sessions is measured, too, and only if
+        they were.
+        """
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, ["-m", "bench.handshakes"], env=None, path=str(ROOT)
+        )
+        self.assertEqual(code, 0, err)
+        self.assertRegex(out.decode(), r"resumed / anew: \d\.\d\d")
+
     async def test_no_such_row(self) -> None:
         """
         A name that there is not is told with those that there are.

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -33,6 +34,7 @@ _PATIENCE = 20.0
 _BODY_BYTES = 1_000_000
 _TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 _MARK = "relaytunnel-step "
+_OPENING = ("S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12")
 
 
 def step_log() -> ILogObserver:
@@ -135,7 +137,7 @@ class Demo:
         self._wait("the relay's invitation", lambda: os.path.exists(invitation))
         self._wait("the relay's port", lambda: _answers(agents))
         self._twistd("agent", "--join-file", invitation, "--publish", f"web=127.0.0.1:{server}")
-        self._expect("S4", 1)
+        self._show(self._gather("S1", "S2", "S3", "S4"))
         return f"http://web.localhost:{clients}/"
 
     def _start_server(self, port: int) -> None:
@@ -241,21 +243,28 @@ class Demo:
 
     # What happens
 
-    def _expect(self, last: str, count: int) -> None:
+    def _gather(self, *wanted: str, close: bool = False) -> list[_Happening]:
         """
-        Show what happens until a step has happened so often, in the order in
-        which it happened, then what else happens at the same time.
+        Wait until these steps have happened, each as often as it is named: each
+        program reports for itself, so a later step may be heard of first.
+
+        @param close: whether it is the server that ends the connection.
         """
         deadline = time.monotonic() + _PATIENCE
         seen: list[_Happening] = []
-        while sum(each.step == last for each in seen) < count:
+        missing = Counter(wanted)
+        while missing:
             try:
-                seen.append(self._happenings.get(timeout=0.2))
+                each = _ending(self._happenings.get(timeout=0.2), close)
             except queue.Empty:
                 self._check_alive()
                 if time.monotonic() > deadline:
-                    raise DemoFailed(f"step {last} did not happen{self._logs()}") from None
-        self._show(seen)
+                    steps = ", ".join(sorted(missing))
+                    raise DemoFailed(f"{steps} did not happen{self._logs()}") from None
+                continue
+            seen.append(each)
+            missing -= Counter([each.step])
+        return seen
 
     def _show(self, happenings: list[_Happening]) -> None:
         for each in sorted(happenings, key=lambda each: each.time):
@@ -303,26 +312,9 @@ class Demo:
         """
         Gather the steps of one visit: S5 to S12, and how it ended.
         """
-        deadline = time.monotonic() + _PATIENCE
-        wanted = {"S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12"}
-        wanted |= {"S14-S15", "S16-S17"} if close else {"S18-S19", "S20"}
-        seen: list[_Happening] = []
-        while wanted - {each.step for each in seen}:
-            try:
-                each = self._happenings.get(timeout=0.2)
-            except queue.Empty:
-                self._check_alive()
-                if time.monotonic() > deadline:
-                    missing = sorted(wanted - {each.step for each in seen})
-                    raise DemoFailed(
-                        f"{', '.join(missing)} did not happen{self._logs()}"
-                    ) from None
-                continue
-            seen.append(_ending(each, close))
-        time.sleep(0.1)
-        with contextlib.suppress(queue.Empty):
-            while True:  # the answer to the end, which the steps do not count
-                self._happenings.get_nowait()
+        endings = ("S14-S15", "S16-S17") if close else ("S18-S19", "S20")
+        # The answer to the end, which the steps do not count, is two more.
+        seen = self._gather(*_OPENING, *endings, "end", "end", close=close)
         return [each for each in seen if each.step != "end"]
 
 

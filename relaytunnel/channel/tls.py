@@ -31,6 +31,9 @@ __all__ = ["CONTROL", "DATA", "AgentTLS", "RelayTLS", "negotiated"]
 CONTROL = b"relaytunnel-control/1"
 DATA = b"relaytunnel-data/1"
 
+_ACCEPT_MOVING_WRITE_BUFFER = 2
+"""OpenSSL's SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER; not all versions of pyOpenSSL set it."""
+
 
 def _context() -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
@@ -39,7 +42,8 @@ def _context() -> SSL.Context:
         SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_SINGLE_ECDH_USE | SSL.OP_NO_TICKET
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # What found no room is sent again from wherever it lies by then.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _ACCEPT_MOVING_WRITE_BUFFER)
     return context
 
 

@@ -153,6 +153,11 @@ class _Ours(ReactorBuilder):
     Reactors that have descriptors; elsewhere Twisted's own transports serve.
     """
 
+    # A reactor that selects in a thread may leave one behind that sleeps until
+    # a test's time is up, and the process does not exit before: that is 120 s
+    # where nothing else is said.
+    timeout = 20
+
     requiredInterfaces = (IReactorFDSet,)
 
     def setUp(self) -> None:

@@ -395,14 +395,18 @@ class TCPChannelTests(Sockets):
 
     async def test_finish_ended(self) -> None:
         """
-        When both have ended already there is nothing to wait for.
+        When both have ended already there is no limit to wait for, and no
+        reset.
         """
+        self.clock = Clock()
         channel = await self.connect()
         self.far.end()
         channel.end()
         await self.until(lambda: len(self.received.events) == 2)
         channel.finish()
-        self.assertTrue(channel.transport.disconnected)  # type: ignore[union-attr]
+        await self.until(lambda: channel.transport.disconnected)  # type: ignore[union-attr]
+        await self.until(lambda: self.far.over)
+        self.assertTrue(self.far.ended)
 
     async def test_close_of_stalled_peer(self) -> None:
         """

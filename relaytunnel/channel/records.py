@@ -87,27 +87,26 @@ class Calls:
 # By OpenSSL's own functions.
 
 
-def _direct_why(ssl: Any, result: int) -> Stopped:
-    error = _lib.SSL_get_error(ssl, result)
-    if error == _lib.SSL_ERROR_WANT_READ:
-        return Stopped.WANT_READ
-    if error == _lib.SSL_ERROR_WANT_WRITE:
-        return Stopped.WANT_WRITE
-    # OpenSSL has one queue of errors for all connections.
-    _lib.ERR_clear_error()
-    return Stopped.OVER
-
-
 def _direct() -> Calls | None:
     try:
-        for name in ("SSL_get_error", "SSL_ERROR_WANT_READ", "SSL_ERROR_WANT_WRITE"):
-            getattr(_lib, name)
+        read, write, get_error = _lib.SSL_read, _lib.SSL_write, _lib.SSL_get_error
+        clear_errors = _lib.ERR_clear_error
+        reasons = {
+            _lib.SSL_ERROR_WANT_READ: Stopped.WANT_READ,
+            _lib.SSL_ERROR_WANT_WRITE: Stopped.WANT_WRITE,
+        }
         SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)._ssl  # noqa: B018
-        return Calls(
-            lambda connection: connection._ssl, _lib.SSL_read, _lib.SSL_write, _direct_why
-        )
     except AttributeError:
         return None
+
+    def why(ssl: Any, result: int) -> Stopped:
+        reason = reasons.get(get_error(ssl, result))
+        if reason is None:
+            clear_errors()  # OpenSSL has one queue of them for all connections
+            return Stopped.OVER
+        return reason
+
+    return Calls(lambda connection: connection._ssl, read, write, why)
 
 
 DIRECT = _direct()

@@ -43,6 +43,7 @@ _IN = Memory(_TOGETHER)
 _IN_AT, _CAME = _IN.at, _IN.view
 _IN_FIRST = _IN_AT[0]
 _DATA = int(Kind.DATA)
+_NOTHING_YET = Stopped.WANT_READ
 
 
 def _frames(size: int) -> int:
@@ -242,11 +243,11 @@ class FramingFlow(Flow):
     From a socket to a session.
     """
 
-    __slots__ = ("_much", "_write", "sink", "source")
+    __slots__ = ("_handle", "_much", "_write", "sink", "source")
 
     def __init__(self, splice: PumpSplice, source: PlainEnd, sink: FramedEnd) -> None:
         super().__init__(splice)
-        self._write = sink.calls.write
+        self._handle, self._write = sink.handle, sink.calls.write
         self.source = source
         self.sink = sink
         self._much = False
@@ -279,6 +280,8 @@ class FramingFlow(Flow):
                 continue
             if not self._send(_frames(size)):
                 return
+            if not source.readable:
+                return
         self.later()
 
     def _send(self, end: int) -> bool:
@@ -287,15 +290,24 @@ class FramingFlow(Flow):
 
         @return: whether all of it went.
         """
-        sink, write, start = self.sink, self._write, 0
-        for at in _OUT_AT:
-            length = min(end - start, RECORD)
-            result = write(sink.handle, at, length)
+        handle, write = self._handle, self._write
+        start = 0
+        while True:
+            length = RECORD if end - start > RECORD else end - start
+            result = write(handle, _OUT_AT[start // RECORD], length)
             if result != length:
-                break
+                return self._stalled(start, end, result)
             start += length
             if start == end:
                 return True
+
+    def _stalled(self, start: int, end: int, result: int) -> bool:
+        """
+        A record was not taken: keep it, and what is behind it.
+
+        @return: whether it went after all.
+        """
+        sink = self.sink
         if result < 1 and sink.calls.why(sink.handle, result) is Stopped.OVER:
             sink.lose(Lost.TRUNCATED)
             return False
@@ -375,11 +387,11 @@ class UnframingFlow(Flow):
     @ivar wants_write: whether OpenSSL has to write before it can read on.
     """
 
-    __slots__ = ("_between", "_read_record", "sink", "source", "wants_write")
+    __slots__ = ("_between", "_handle", "_read_record", "sink", "source", "wants_write")
 
     def __init__(self, splice: PumpSplice, source: FramedEnd, sink: PlainEnd) -> None:
         super().__init__(splice)
-        self._read_record = source.calls.read
+        self._handle, self._read_record = source.handle, source.calls.read
         self._between = source.channel.reader.between
         self.source = source
         self.sink = sink
@@ -411,7 +423,7 @@ class UnframingFlow(Flow):
             if not source.readable:
                 return
             self._read()
-            if not self.splice.running:
+            if not (source.readable and self.splice.running):
                 return
         self.later()
 
@@ -419,17 +431,16 @@ class UnframingFlow(Flow):
         """
         Read some records and pass on what is in them.
         """
-        source, read = self.source, self._read_record
-        handle = source.handle
+        read, handle = self._read_record, self._handle
         for _ in range(_TOGETHER):
             got = read(handle, _IN_FIRST, RECORD)
             if got < 1:
-                self._stopped(source.calls.why(handle, got))
+                self._stopped(self.source.calls.why(handle, got))
                 return
             if not self._all_data(0, got):
                 self._take_frames(bytes(_CAME[:got]))
             elif got < RECORD:
-                self._pass([_CAME[_HEADER:got]], got - _HEADER)
+                self._pass_one(_CAME[_HEADER:got])
             else:
                 self._read_on(read, handle)
                 return
@@ -474,11 +485,12 @@ class UnframingFlow(Flow):
         )
 
     def _stopped(self, why: Stopped) -> None:
-        if why is Stopped.OVER:
+        if why is _NOTHING_YET:
+            self.source.readable = self.wants_write = False
+        elif why is Stopped.OVER:
             self.source.lose(Lost.TRUNCATED)
         else:
-            self.source.readable = False
-            self.wants_write = why is Stopped.WANT_WRITE
+            self.source.readable, self.wants_write = False, True
 
     def _take_frames(self, data: bytes) -> None:
         source = self.source
@@ -506,13 +518,29 @@ class UnframingFlow(Flow):
                 source.channel.abort()
         self._between = source.channel.reader.between
 
+    def _pass_one(self, data: memoryview) -> None:
+        sink, size = self.sink, len(data)
+        self.count += size
+        if sink.deaf:
+            return
+        try:
+            sent = sink.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as fault:
+            sink.cannot_send(fault)
+            return
+        if sent < size:
+            self.pending = bytes(data[sent:])
+            self.blocked = True
+
     def _pass(self, parts: list[memoryview], size: int) -> None:
         self.count += size
         sink = self.sink
         if sink.deaf:
             return
         try:
-            sent = sink.send(parts[0]) if len(parts) == 1 else sink.sock.sendmsg(parts)
+            sent = sink.sock.sendmsg(parts)
         except BlockingIOError:
             sent = 0
         except OSError as fault:

@@ -363,6 +363,8 @@ class PlainFlow(Flow):
                 self.pending = bytes(_VIEW[sent:size])
                 self.blocked = True
                 return
+            if not source.readable:
+                return
         self.later()
 
     def _take_end(self) -> None:

@@ -208,7 +208,7 @@ class Deaths:
         self._selector = selectors.DefaultSelector()
         self.begun = 0
 
-    def run(self, count: int, together: int = 32) -> None:
+    def run(self, count: int, together: int = 256) -> None:
         """
         Let so many sessions begin and end.
 

@@ -101,7 +101,13 @@ def _build() -> Callable[[_Core], AgentVisit]:
         core.doors.drop()
         if failing is not None:
             core.doors.refuse(failing)
+        forget(core)
+
+    def forget(core: _Core) -> None:
         core.doors.forget()
+        # The doors have their visit.  Two that have each other wait for the
+        # collector.
+        del core.doors
 
     Notified = builder.state("Notified")
     Dialling = builder.state("Dialling")
@@ -149,7 +155,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
 
     @pep614(Spliced.upon(AgentVisit.over).to(Over))
     def finish(visit: AgentVisit, core: _Core) -> None:
-        core.doors.forget()
+        forget(core)
 
     # The parked data channel that was to be used was dead, and while another is
     # dialled in its place that one, or the server channel, is lost too.

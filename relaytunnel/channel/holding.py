@@ -24,12 +24,15 @@ class Holding:
     @ivar ended: whether the peer has ended its direction behind them.
     @ivar heard: called when bytes or the end came in.
     @ivar lost: called when the channel is lost.
+
+    Channel and holding have each other, until one of C{pour}, C{take} and
+    C{channel_lost}.
     """
 
     __slots__ = ("_channel", "_limit", "_paused", "ended", "heard", "held", "lost")
 
     def __init__(self, channel: IPushProducer, limit: int) -> None:
-        self._channel = channel
+        self._channel: IPushProducer | None = channel
         self._limit = limit
         self._paused = False
         self.held = b""
@@ -51,7 +54,7 @@ class Holding:
             self.heard()
 
     def _pause_when_full(self) -> None:
-        if len(self.held) >= self._limit and not self._paused:
+        if len(self.held) >= self._limit and not self._paused and self._channel is not None:
             self._paused = True
             self._channel.pauseProducing()
 
@@ -64,19 +67,29 @@ class Holding:
         pass
 
     def channel_lost(self, why: Lost) -> None:
-        self.heard = None
-        lost, self.lost = self.lost, None
+        lost = self.lost
+        self.take()
         if lost is not None:
             lost(why)
+
+    def take(self) -> bytes:
+        """
+        Hold nothing any more.
+
+        @return: what was held.
+        """
+        self.heard = self.lost = self._channel = None
+        held, self.held = self.held, b""
+        return held
 
     def pour(self, receiver: IChannelReceiver) -> None:
         """
         Give everything to the receiver that has come, and let the channel flow.
         """
-        self.heard = self.lost = None
-        held, self.held = self.held, b""
-        if self._paused:
-            self._channel.resumeProducing()
+        channel = self._channel
+        held = self.take()
+        if self._paused and channel is not None:
+            channel.resumeProducing()
         if held:
             receiver.data_received(held)
         if self.ended:

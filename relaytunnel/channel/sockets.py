@@ -410,9 +410,11 @@ class Attempt:
 
     def cancel(self) -> None:
         """
-        Give up; nobody is called.
+        Give up, if it is not over; nobody is called.
         """
-        self._drop()
+        if self._sock is not None:
+            self._drop()
+            self._let_go()
 
     def _happened(self, events: int) -> None:
         assert self._sock is not None
@@ -426,22 +428,31 @@ class Attempt:
         sock, self._sock = self._sock, None
         assert sock is not None
         self._disarm()
-        if self._make is not None:
-            transport = self._make(sock)
+        protocol, make, _ = self._let_go()
+        if make is not None:
+            transport = make(sock)
         else:
             transport = EdgeConnection(
-                sock, self._protocol, self._edges, self._reactor, self._address, True
+                sock, protocol, self._edges, self._reactor, self._address, True
             )
-        self._protocol.makeConnection(transport)
+        protocol.makeConnection(transport)
+
+    def _let_go(self) -> tuple[IProtocol, Any, Callable[[Failure], None]]:
+        """
+        Whom it was for has it, too: leave no cycle for the collector.
+        """
+        found = self._protocol, self._make, self._failed
+        del self._protocol, self._make, self._failed
+        return found
 
     def _too_late(self) -> None:
         self._alarm = None
         self._drop()
-        self._failed(Failure(TimeoutError()))
+        self._let_go()[2](Failure(TimeoutError()))
 
     def _fail(self, fault: OSError) -> None:
         self._drop()
-        self._failed(Failure(getConnectError((fault.errno, fault.strerror))))
+        self._let_go()[2](Failure(getConnectError((fault.errno, fault.strerror))))
 
     def _drop(self) -> None:
         self._disarm()

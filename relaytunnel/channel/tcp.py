@@ -91,12 +91,14 @@ class TCPChannel(Protocol):
 
     @ivar peer: the other end's C{host:port}.
     @ivar host: the other end's address alone, empty for a UNIX socket.
-    @ivar holding: what holds the bytes that come in before C{attach}.
+    @ivar holding: what holds the bytes that come in before C{attach}, from the
+        time when it is connected.
     """
 
     # A channel exists once per session, so what starts the same stands here.
     peer = ""
     host = ""
+    holding: Holding
     _receiver: Any = None
     _over = False
     _in_ended = False
@@ -123,11 +125,12 @@ class TCPChannel(Protocol):
         self._limits = limits
         self._edges = edges
         self._connected = connected
-        self.holding = self._receiver = Holding(self, limits.held)
 
     # What the reactor calls.
 
     def connectionMade(self) -> None:
+        # Not before: one that is never connected would not let go of it.
+        self.holding = self._receiver = Holding(self, self._limits.held)
         transport: Any = self.transport
         tune(transport)
         if isinstance(transport, EdgeConnection):
@@ -235,6 +238,7 @@ class TCPChannel(Protocol):
         if not self._over:
             self._over = True
             self._receiver.channel_lost(Lost.RESET)
+        self.holding.take()
         self._unhook()
 
     def _tls_closed(self) -> None:
@@ -273,9 +277,7 @@ class TCPChannel(Protocol):
         else:
             sock, unsent = self._take_from_reactor(transport)
         self.transport = self._receiver = None
-        holding = self.holding
-        holding.heard = holding.lost = None
-        return Released(sock, holding.held, self._in_ended, unsent)
+        return Released(sock, self.holding.take(), self._in_ended, unsent)
 
     def _take_from_reactor(self, transport: Any) -> tuple[socket.socket, bytes]:
         transport.unregisterProducer()

@@ -125,6 +125,12 @@ def _build() -> Callable[[_Core], Visit]:
         refusals, code = core.visits.refusals, failing.code.value
         refusals[code] = refusals.get(code, 0) + 1
         core.door.tell(failing)
+        let_go(core)
+
+    def let_go(core: _Core) -> None:
+        # The door has its visit.  Two that have each other wait for the
+        # collector, with what the client has said.
+        del core.door
 
     def leave(core: _Core, waiting: _Waiting) -> None:
         waiting.alarm.cancel()
@@ -141,7 +147,10 @@ def _build() -> Callable[[_Core], Visit]:
     Over = builder.state("Over")
 
     Arriving.upon(Visit.admitted).to(Waiting).returns(None)
-    Arriving.upon(Visit.client_left).to(Over).returns(None)
+
+    @pep614(Arriving.upon(Visit.client_left).to(Over))
+    def leave_early(visit: Visit, core: _Core) -> None:
+        let_go(core)
 
     @pep614(Arriving.upon(Visit.turned_away).to(Over))
     def turn_away(visit: Visit, core: _Core, failing: Failing) -> None:
@@ -156,6 +165,7 @@ def _build() -> Callable[[_Core], Visit]:
     @pep614(Waiting.upon(Visit.client_left).to(Over))
     def call_off(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         cancel(core, waiting)
+        let_go(core)
 
     @pep614(Waiting.upon(Visit.agent_lost).to(Over))
     def lose_agent(visit: Visit, core: _Core, waiting: _Waiting) -> None:
@@ -178,6 +188,7 @@ def _build() -> Callable[[_Core], Visit]:
     ) -> None:
         waiting.alarm.cancel()
         core.door.splice(stream, place)
+        let_go(core)
 
     @pep614(Served.upon(Visit.over).to(Over))
     def finish(visit: Visit, core: _Core, place: Place[Visit]) -> None:

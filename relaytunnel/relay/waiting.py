@@ -241,6 +241,7 @@ class WaitingRoom(Generic[V]):
         if not place.session:
             return
         place.session = 0
+        del place.visit  # which has its place: that would keep both
         if place.waiting:
             self._by_digest.pop(_digest(place.ticket), None)
             self.waiting -= 1

@@ -1,0 +1,108 @@
+"""
+A session that is over leaves nothing for the collector to find: what it held
+is given back at once, however it ended.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+from relaytunnel.agent.service import AgentService
+from relaytunnel.relay.service import RelayService
+from tests.running import HOST, RunningCase, Target, echo, eventually
+
+
+def _collected() -> Counter[str]:
+    """
+    @return: the classes of ours whose instances were in cycles that nobody
+        held.
+    """
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return Counter(
+            f"{type(found).__module__}.{type(found).__qualname__}"
+            for found in gc.garbage
+            if type(found).__module__.startswith("relaytunnel.")
+        )
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+class CyclesTests(RunningCase):
+    """
+    Sessions between a real relay and a real agent, without a collector.
+    """
+
+    timeout = 60
+
+    async def _leavings(self, data: str) -> Counter[str]:
+        relay = self.start_relay()
+        port = relay.config.ports.first
+        target = self.target(echo)
+        agent = await self.start_agent(
+            relay,
+            self.server("echo", target.address, f"port:{port}", data=data),
+            self.server("dead", f"{HOST}:1", f"port:{port + 1}", data=data),
+        )
+        # What is made once is made now.
+        await self._visits(relay, agent, target, port)
+        self.addCleanup(gc.enable)
+        self.addCleanup(gc.unfreeze)
+        gc.disable()
+        gc.freeze()  # what other tests have left is none of our business
+        for _ in range(3):
+            await self._visits(relay, agent, target, port)
+        return _collected()
+
+    async def _visits(
+        self, relay: RelayService, agent: AgentService, target: Target, port: int
+    ) -> None:
+        """
+        Sessions that end in all ways, and clients that are not served.
+        """
+        for end in ("client ends", "server closes", "client resets", "server resets"):
+            number = len(target.visits)
+            client = await self.dial(port)
+            client.say(b"hello")
+            server = await target.visit(number)
+            await client.hears(b"hello")
+            if end == "client ends":
+                client.end()
+                await server.end_of_all()
+                server.close()
+                await client.end_of_all()
+                client.close()
+            elif end == "server closes":
+                server.close()
+                await client.end_of_all()
+                client.close()
+            elif end == "client resets":
+                client.reset()
+            else:
+                server.reset()
+            await eventually(
+                lambda client=client, server=server: client.lost and server.lost, f"over: {end}"
+            )
+        client = await self.dial(port + 1)
+        await client.is_gone()
+        client = await self.dial(port)
+        client.reset()
+        await eventually(
+            lambda: not (relay.clients.splices or relay.clients.present or agent.splices),
+            "all visits are over",
+        )
+
+    async def test_plain(self) -> None:
+        """
+        With plain data channels.
+        """
+        self.assertEqual(await self._leavings("plain"), {})
+
+    async def test_tls(self) -> None:
+        """
+        With data channels over TLS, which are used again.
+        """
+        self.assertEqual(await self._leavings("tls"), {})

@@ -152,9 +152,9 @@ def ping(port: int, seconds: float, size: int = 64) -> dict[str, float]:
                 raise BenchFailed("other bytes came back")
             took.append(now - began)
     took = took[len(took) // 20 :]  # the first ones find everything cold
-    if len(took) < 100:
+    if len(took) < 20:
         raise BenchFailed(f"only {len(took)} pings in {seconds:g} s")
-    cuts = statistics.quantiles(took, n=100)
+    cuts = statistics.quantiles(took, n=100, method="inclusive")
     return {"p50": cuts[49] * 1000, "p99": cuts[98] * 1000}
 
 

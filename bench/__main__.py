@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.charts import draw
 from bench.clients import verify
@@ -83,7 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=_positive(float), metavar="S", help="of one run (default: 3; quick: 1)")
     add("--only", metavar="ROWS", help="only these rows, with commas between them")
     add("--peers", metavar="WAYS", help="only these ways, with commas between them")
-    add("--output", type=Path, metavar="DIR", help="write bench.json and charts (PNG) to there")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write bench.json, bench.txt and charts (PNG) to there",
+    )
     add("--check", action="store_true", help="exit with 1 if a bar is not met")
     add(
         "--list",
@@ -211,11 +217,28 @@ def _measure(
             _say(f"{row.name} {number + 1}/{runs}  {name}: {said}")
 
 
+def described(about: dict[str, Any]) -> str:
+    """
+    @return: when, where and with what it was measured, for a person.
+    """
+    lines = [
+        f"{about['date']}, {about['machine']}, Python {about['python']}",
+        f"medians of {about['runs']} runs of {about['seconds']:g} s each, side by side",
+        *(f"{way}: {version}" for way, version in about["versions"].items()),
+        *(f"{way}: missing, not measured" for way in about["missing"]),
+    ]
+    return "\n".join(lines)
+
+
 def _write(results: Results, about: dict[str, object], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "bench.json"
-    file.write_text(json.dumps({**about, **results.as_json()}, indent=1) + "\n")
-    _say(f"written: {file}")
+    for name, text in (
+        ("bench.json", json.dumps({**about, **results.as_json()}, indent=1)),
+        ("bench.txt", f"{described(about)}\n{results.tables()}"),
+    ):
+        file = directory / name
+        file.write_text(text + "\n")
+        _say(f"written: {file}")
     try:
         for chart in draw(results, directory):
             _say(f"written: {chart}")

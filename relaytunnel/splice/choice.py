@@ -11,13 +11,16 @@ from twisted.internet.interfaces import IReactorTime
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import FramedStream
 from relaytunnel.channel.records import Calls, calls_for
-from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.channel.tcp import Released, TCPChannel
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, SpliceLimits
-from relaytunnel.splice import framed
+from relaytunnel.splice.framed import FramedEnd
+from relaytunnel.splice.framing import FramingFlow
 from relaytunnel.splice.paired import PairedEngine
 from relaytunnel.splice.pipes import Pipes, can_splice
+from relaytunnel.splice.plain import PlainEnd, PlainFlow
 from relaytunnel.splice.pump import PumpSplice
 from relaytunnel.splice.running import Rounds
+from relaytunnel.splice.unframing import UnframingFlow
 
 __all__ = ["PumpEngine", "best_engine"]
 
@@ -45,23 +48,47 @@ class PumpEngine:
     def join(
         self, first: object, second: object, limits: SpliceLimits, clock: IReactorTime
     ) -> IRunningSplice:
-        if _ours(first) and _ours(second):
+        both_framed = isinstance(first, FramedStream) and isinstance(second, FramedStream)
+        if _ours(first) and _ours(second) and not both_framed:
+            splice = PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
             if isinstance(first, TCPChannel) and isinstance(second, TCPChannel):
-                splice = self._new(limits, clock)
-                splice.start(first.release(), second.release())
+                _join_plain(splice, first.release(), second.release())
                 return splice
             if isinstance(first, TCPChannel) and isinstance(second, FramedStream):
-                splice = self._new(limits, clock)
-                framed.start(splice, first.release(), second, self._calls)
+                self._join_framed(splice, first.release(), second, True)
                 return splice
             if isinstance(first, FramedStream) and isinstance(second, TCPChannel):
-                splice = self._new(limits, clock)
-                framed.start(splice, first, second.release(), self._calls)
+                self._join_framed(splice, second.release(), first, False)
                 return splice
         return self._paired.join(first, second, limits, clock)
 
-    def _new(self, limits: SpliceLimits, clock: IReactorTime) -> PumpSplice:
-        return PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
+    def _join_framed(
+        self, splice: PumpSplice, plain: Released, stream: FramedStream, plain_first: bool
+    ) -> None:
+        """
+        Let the bytes flow between a socket and a session.
+        """
+        names = ("first", "second") if plain_first else ("second", "first")
+        near = PlainEnd(splice, names[0], plain.sock)
+        far = FramedEnd(splice, names[1], stream, self._calls)
+        out, back = FramingFlow(splice, near, far), UnframingFlow(splice, far, near)
+        out.begin(far.transport.lend(far.happened), plain.held, plain.ended)
+        back.begin(plain.unsent, b"", False)
+        if plain_first:
+            splice.join(near, far, out, back)
+        else:
+            splice.join(far, near, back, out)
+
+
+def _join_plain(splice: PumpSplice, first: Released, second: Released) -> None:
+    """
+    Let the bytes flow between two sockets.
+    """
+    one, two = PlainEnd(splice, "first", first.sock), PlainEnd(splice, "second", second.sock)
+    there, back = PlainFlow(splice, one, two), PlainFlow(splice, two, one)
+    there.begin(second.unsent, first.held, first.ended)
+    back.begin(first.unsent, second.held, second.ended)
+    splice.join(one, two, there, back)
 
 
 def _ours(channel: object) -> bool:

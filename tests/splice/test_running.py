@@ -1,0 +1,128 @@
+"""
+One timer looks at all splices; what is quiet for too long is ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from relaytunnel.config.limits import Limits
+from relaytunnel.splice.report import CLOSED, HALF_CLOSED_IDLE, IDLE, SpliceReport
+from relaytunnel.splice.running import Rounds, RunningSplice
+
+
+class _Leg:
+    count = 0
+
+
+class _Splice(RunningSplice):
+    """
+    A splice without channels.
+    """
+
+    reset = 0
+
+    def __init__(self, round_: Any) -> None:
+        super().__init__(round_)
+        self.first, self.second = _Leg(), _Leg()
+        self.reports: list[SpliceReport] = []
+        self.done.addCallback(self.reports.append)
+
+    def _end_both(self) -> None:
+        self.reset += 1
+
+
+class RunningTests(SynchronousTestCase):
+    """
+    Splices without bytes, and with some.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.limits = Limits(idle=100, half_closed=20)
+        self.rounds = Rounds()
+
+    def start(self) -> _Splice:
+        return _Splice(self.rounds.of(self.limits, self.clock))
+
+    def pass_time(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+
+    def test_idle(self) -> None:
+        """
+        It is ended when nothing has moved for the idle limit, and a look later
+        at the most.
+        """
+        splice = self.start()
+        self.pass_time(99)
+        self.assertEqual((splice.reset, splice.reports), (0, []))
+        self.pass_time(6)
+        self.assertEqual(splice.reset, 1)
+        self.assertEqual([each.reason for each in splice.reports], [IDLE])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_busy(self) -> None:
+        """
+        A byte in either direction, and it begins anew.
+        """
+        splice = self.start()
+        for leg in (splice.first, splice.second, splice.first):
+            self.pass_time(90)
+            leg.count += 1
+        self.pass_time(90)
+        self.assertEqual(splice.reset, 0)
+        self.assertEqual((splice.forward, splice.backward), (2, 1))
+        splice.close()
+
+    def test_half_closed(self) -> None:
+        """
+        There is less patience once a direction has ended.
+        """
+        splice = self.start()
+        self.pass_time(50)
+        splice.half_closed()
+        self.pass_time(19)
+        self.assertEqual(splice.reset, 0)
+        self.pass_time(6)
+        self.assertEqual([each.reason for each in splice.reports], [HALF_CLOSED_IDLE])
+
+    def test_close(self) -> None:
+        """
+        It is ended from outside, once, and says how long it was.
+        """
+        splice = self.start()
+        self.pass_time(7)
+        splice.first.count = 3
+        splice.close()
+        splice.close()
+        self.assertEqual(splice.reset, 1)
+        self.assertEqual(splice.reports, [SpliceReport(3, 0, CLOSED, 7)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_timer(self) -> None:
+        """
+        However many there are, one delayed call looks at all of them.
+        """
+        splices = [self.start() for _ in range(100)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for splice in splices:
+            splice.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_other_limits(self) -> None:
+        """
+        Splices with other limits, as after a change of them, have a round of
+        their own, which goes when it is empty.
+        """
+        before = self.rounds.of(self.limits, self.clock)
+        old = _Splice(before)
+        new = self.rounds.of(Limits(idle=5, half_closed=5), self.clock)
+        self.assertIsNot(new, before)
+        self.assertIs(self.rounds.of(self.limits, self.clock), before)
+        old.close()
+        self.rounds.of(Limits(idle=6, half_closed=6), self.clock)
+        self.assertIsNot(self.rounds.of(self.limits, self.clock), before)

@@ -28,10 +28,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.control import describe_loss
+from relaytunnel.channel.dialling import Address, Attempt
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.secure import TLSConnection
-from relaytunnel.channel.sockets import Address, Attempt
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import DATA, AgentTLS, negotiated
 from relaytunnel.config.limits import Limits

@@ -26,10 +26,10 @@ from twisted.python.failure import Failure
 from relaytunnel.agent.channels import DataChannels, OneProtocol
 from relaytunnel.agent.servers import OwnServer
 from relaytunnel.agent.visit import AgentVisit, new_visit
+from relaytunnel.channel.dialling import Address, Attempt
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.journal import Journal
-from relaytunnel.channel.sockets import Address, Attempt
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadlines

@@ -8,9 +8,7 @@ that waits, pauses, or changes hands asks nothing of the kernel.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import os
 import socket
 import sys
 import termios
@@ -19,28 +17,18 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone, TimeoutError, getConnectError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
 
-__all__ = [
-    "Address",
-    "Attempt",
-    "EdgeConnection",
-    "PeekedConnection",
-    "accept_with",
-    "tune_socket",
-    "unsent",
-]
+__all__ = ["EdgeConnection", "PeekedConnection", "address_of", "tune_socket", "unsent"]
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
-_ACCEPTED_PER_TURN = 16
-_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _OPTIONS = [
     (level, getattr(socket, name), value)
@@ -56,9 +44,6 @@ _OPTIONS = [
 
 _log = Logger()
 
-Address = tuple[str, int]
-"""An IP address and a port."""
-
 
 def tune_socket(sock: socket.socket) -> None:
     """
@@ -67,6 +52,25 @@ def tune_socket(sock: socket.socket) -> None:
     """
     for level, name, value in _OPTIONS:
         sock.setsockopt(level, name, value)
+
+
+def unsent(sock: socket.socket) -> int:
+    """
+    @return: bytes that the peer's kernel has not acknowledged; 0 where this
+        one does not tell.
+    """
+    if not hasattr(termios, "TIOCOUTQ"):
+        return 0
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def address_of(told: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    """
+    @return: an address of the kernel's as Twisted has it.
+    """
+    kind = IPv4Address if len(told) == 2 else IPv6Address
+    return kind("TCP", *told)
 
 
 class EdgeConnection(tcp.Connection):
@@ -112,10 +116,10 @@ class EdgeConnection(tcp.Connection):
         edges.watch(sock.fileno(), self._happened)
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(self.peer)
+        return address_of(self.peer)
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        return _address(self.socket.getsockname())
+        return address_of(self.socket.getsockname())
 
     # What the watch calls.
 
@@ -268,200 +272,3 @@ class PeekedConnection(EdgeConnection):
             if first and self.protocol.starts_with(first):  # type: ignore[attr-defined]
                 return None
         return super().doRead()
-
-
-def _address(told: tuple[Any, ...]) -> IPv4Address | IPv6Address:
-    kind = IPv4Address if len(told) == 2 else IPv6Address
-    return kind("TCP", *told)
-
-
-def accept_with(
-    edges: EdgeWatch, port: IListeningPort, kind: type[EdgeConnection] = EdgeConnection
-) -> None:
-    """
-    Let the connections that a TCP port accepts be L{EdgeConnection}s, where
-    there is a watch.  The port is tuned already, and hands that down.
-    """
-    if edges.works and type(port) is tcp.Port:
-        port.stopReading()
-        edges.watch(port.fileno(), _Accepting(edges, port, kind).happened, IN)
-
-
-class _Accepting:
-    """
-    Accepts for a port of Twisted's, some connections at a time.
-    """
-
-    def __init__(self, edges: EdgeWatch, port: tcp.Port, kind: type[EdgeConnection]) -> None:
-        self._edges = edges
-        self._port = port
-        self._kind = kind
-
-    def happened(self, events: int) -> None:
-        """
-        There is somebody to accept.
-        """
-        port = self._port
-        for _ in range(_ACCEPTED_PER_TURN):
-            if port.disconnecting or not port.connected:
-                return
-            try:
-                sock, peer = port.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as fault:
-                if fault.errno in _NO_MORE:
-                    port.doRead()  # Twisted has kept a descriptor for that
-                continue
-            self._begin(sock, peer)
-        self._edges.again(self._go_on)
-
-    def _go_on(self) -> None:
-        self.happened(IN)
-
-    def _begin(self, sock: socket.socket, peer: tuple[Any, ...]) -> None:
-        try:
-            factory: Any = self._port.factory
-            protocol = factory.buildProtocol(_address(peer))
-            if protocol is not None:
-                reactor = self._port.reactor
-                protocol.makeConnection(
-                    self._kind(sock, protocol, self._edges, reactor, peer, True)
-                )
-                return
-        except Exception:
-            _log.failure("a connection was lost by our own fault")
-        sock.close()
-
-
-def unsent(sock: socket.socket) -> int:
-    """
-    @return: bytes that the peer's kernel has not acknowledged; 0 where this
-        one does not tell.
-    """
-    if not hasattr(termios, "TIOCOUTQ"):
-        return 0
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
-
-
-class Attempt:
-    """
-    An attempt to connect to an IP address, with a protocol for the connection.
-    """
-
-    __slots__ = (
-        "_address",
-        "_alarm",
-        "_edges",
-        "_failed",
-        "_make",
-        "_protocol",
-        "_reactor",
-        "_sock",
-    )
-
-    def __init__(
-        self,
-        edges: EdgeWatch,
-        reactor: Any,
-        address: Address,
-        protocol: IProtocol,
-        failed: Callable[[Failure], None],
-        make: Callable[[socket.socket], EdgeConnection] | None = None,
-    ) -> None:
-        """
-        @param failed: called with why there is no connection.
-        @param make: makes the transport, if it is to be any other than an
-            L{EdgeConnection}.
-        """
-        self._make = make
-        self._edges = edges
-        self._reactor = reactor
-        self._address = address
-        self._protocol = protocol
-        self._failed = failed
-        self._sock: socket.socket | None = None
-        self._alarm: IDelayedCall | None = None
-
-    def begin(self, within: float) -> None:
-        """
-        Connect, within so many seconds.  On the same machine it is done, or has
-        failed, when this returns.
-        """
-        try:
-            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-            sock = self._sock = socket.socket(family, socket.SOCK_STREAM)
-            tune_socket(sock)
-            sock.setblocking(False)
-            code = sock.connect_ex(self._address)
-            if code == errno.EINPROGRESS:
-                code = sock.connect_ex(self._address)  # is it there by now?
-        except OSError as fault:
-            self._fail(fault)
-            return
-        if code in (0, errno.EISCONN):
-            self._stand()
-        elif code in (errno.EINPROGRESS, errno.EALREADY):
-            self._alarm = self._reactor.callLater(within, self._too_late)
-            self._edges.watch(sock.fileno(), self._happened, OUT)
-        else:
-            self._fail(OSError(code, os.strerror(code)))
-
-    def cancel(self) -> None:
-        """
-        Give up, if it is not over; nobody is called.
-        """
-        if self._sock is not None:
-            self._drop()
-            self._let_go()
-
-    def _happened(self, events: int) -> None:
-        assert self._sock is not None
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._fail(OSError(code, os.strerror(code)))
-        elif events & OUT:
-            self._stand()
-
-    def _stand(self) -> None:
-        sock, self._sock = self._sock, None
-        assert sock is not None
-        self._disarm()
-        protocol, make, _ = self._let_go()
-        if make is not None:
-            transport = make(sock)
-        else:
-            transport = EdgeConnection(
-                sock, protocol, self._edges, self._reactor, self._address, True
-            )
-        protocol.makeConnection(transport)
-
-    def _let_go(self) -> tuple[IProtocol, Any, Callable[[Failure], None]]:
-        """
-        Whom it was for has it, too: leave no cycle for the collector.
-        """
-        found = self._protocol, self._make, self._failed
-        del self._protocol, self._make, self._failed
-        return found
-
-    def _too_late(self) -> None:
-        self._alarm = None
-        self._drop()
-        self._let_go()[2](Failure(TimeoutError()))
-
-    def _fail(self, fault: OSError) -> None:
-        self._drop()
-        self._let_go()[2](Failure(getConnectError((fault.errno, fault.strerror))))
-
-    def _drop(self) -> None:
-        self._disarm()
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            self._edges.closed(sock.fileno())
-            sock.close()
-
-    def _disarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None

@@ -15,8 +15,9 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relaytunnel.channel.accepting import accept_with
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.sockets import EdgeConnection, accept_with
+from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError

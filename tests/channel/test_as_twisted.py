@@ -29,9 +29,10 @@ from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.internet.test.test_tcp import AbortConnectionMixin, WriteSequenceTestsMixin
 from twisted.trial.unittest import SkipTest
 
+from relaytunnel.channel.accepting import accept_with
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.secure import TLSConnection
-from relaytunnel.channel.sockets import EdgeConnection, accept_with
+from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tls import DATA, AgentTLS, RelayTLS
 from tests.channel import identity
 

@@ -311,9 +311,9 @@ class Visits:
         """
         A control channel is gone: those who wait for it are told.
         """
-        for place in list(self.sessions.values()):
-            if place.server.agent is agent:
-                place.visit.agent_lost()
+        waiting = [each.visit for each in self.sessions.values() if each.server.agent is agent]
+        for visit in waiting:
+            visit.agent_lost()
 
     def _place(self, agent: Agent, session: int) -> Place[Visit] | None:
         place = self.sessions.get(session)

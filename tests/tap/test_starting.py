@@ -33,6 +33,10 @@ class ToldTests(SynchronousTestCase):
     Errors become one line.
     """
 
+    def setUp(self) -> None:
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+
     def test_ours(self) -> None:
         """
         An error that is raised on purpose is the text of the exit, and says
@@ -65,8 +69,6 @@ class ToldTests(SynchronousTestCase):
         """
         Once all is there, the collector comes seldom and leaves it alone.
         """
-        self.addCleanup(gc.set_threshold, *gc.get_threshold())
-        self.addCleanup(gc.unfreeze)
         Told("twistd relay", Service()).startService()
         self.assertGreater(gc.get_threshold()[0], 10_000)
         self.assertGreater(gc.get_freeze_count(), 0)

@@ -4,14 +4,22 @@ Noticing that a peer is gone while nobody reads from it.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import time
+from functools import partial
 
 from zope.interface.verify import verifyObject
 
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 
-from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
+from relaytunnel.channel import edges
+from relaytunnel.channel.edges import HANGUP, IN, EdgeWatch, clean_end_before_reset
 from tests.channel import Sockets, pause_for, reactor, until
 
 
@@ -156,3 +164,164 @@ class HangupTests(Sockets):
         watch.watch(self.number, self.fail)
         watch.forget(self.number)
         watch.close()
+
+
+class _Ball:
+    """
+    A byte that goes back and forth between two sockets of the watch for ever.
+
+    @ivar passes: how often it was passed on.
+    """
+
+    def __init__(self, watch: EdgeWatch) -> None:
+        self._watch = watch
+        self.passes = 0
+        self.socks = socket.socketpair()
+        for sock in self.socks:
+            sock.setblocking(False)
+            watch.watch(sock.fileno(), partial(self._pass, sock), IN)
+        self.socks[0].send(b".")
+
+    def _pass(self, sock: socket.socket, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock.send(sock.recv(1))
+            self.passes += 1
+
+    def close(self) -> None:
+        for sock in self.socks:
+            self._watch.closed(sock.fileno())
+            sock.close()
+
+
+class BusyTests(Sockets):
+    """
+    A watch with more to do than it can.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.watch = EdgeWatch(reactor)
+        self.ball = _Ball(self.watch)
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        self.ball.close()
+        self.watch.close()
+        await super().tearDown()
+
+    async def test_delayed_calls(self) -> None:
+        """
+        Delayed calls are in time all the same, within what a watch stays
+        before the reactor has a turn and what a busy machine adds.
+        """
+        late = []
+        for _ in range(20):
+            due = reactor.seconds() + 0.01
+            await deferLater(reactor, 0.01)
+            late.append(reactor.seconds() - due)
+        self.assertGreater(self.ball.passes, 20)
+        self.assertLess(sorted(late)[len(late) // 2], 0.1)
+
+    async def test_readers(self) -> None:
+        """
+        What the reactor reads itself is read, too.
+        """
+        made: list[_Hears] = []
+
+        def make() -> _Hears:
+            made.append(_Hears())
+            return made[-1]
+
+        with socket.create_connection(("127.0.0.1", self.listen(make))) as client:
+            for number in range(1, 6):
+                client.sendall(b"hello")
+                await until(
+                    lambda number=number: made and len(made[0].heard) == 5 * number,
+                    what="what the client says",
+                )
+        await until(lambda: made[0].lost, what="its end")
+        self.assertGreater(self.ball.passes, 5)
+
+    async def test_threads(self) -> None:
+        """
+        Another thread can call the reactor.
+        """
+        self.assertEqual(await deferToThread(lambda: "from elsewhere"), "from elsewhere")
+
+
+class AwakeTests(Sockets):
+    """
+    A watch whose events come soon after each other.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.yields = 0
+        self.patch(edges, "_others_first", self._yield)
+        self.patch(edges, "_SOON", 0.02)
+        self.watch = EdgeWatch(reactor)
+        self.near, self.far = socket.socketpair()
+        self.heard = b""
+        self.near.setblocking(False)
+        self.watch.watch(self.near.fileno(), self._hear, IN)
+
+    async def tearDown(self) -> None:  # type: ignore[override]
+        self.watch.closed(self.near.fileno())
+        self.watch.close()
+        self.near.close()
+        self.far.close()
+        await super().tearDown()
+
+    def _yield(self) -> None:
+        self.yields += 1
+        time.sleep(0.0002)
+
+    def _hear(self, events: int) -> None:
+        self.heard += self.near.recv(100)
+
+    async def _speak(self, times: int, pause: float) -> None:
+        def speak() -> None:
+            for _ in range(times):
+                self.far.sendall(b".")
+                time.sleep(pause)
+
+        await deferToThread(speak)
+        await until(lambda: len(self.heard) == times, what="all of it")
+
+    async def test_soon(self) -> None:
+        """
+        Between them it does not sleep, and lets others have the processor.
+        """
+        await self._speak(200, 0.001)
+        self.assertGreater(self.yields, 0)
+
+    async def test_not_soon(self) -> None:
+        """
+        It sleeps when they are further apart.
+        """
+        self.patch(edges, "_SOON", 0.0)
+        await self._speak(20, 0.005)
+        self.assertEqual(self.yields, 0)
+
+    async def test_cannot_yield(self) -> None:
+        """
+        Where nobody else could have the processor it always sleeps.
+        """
+        self.patch(edges, "_others_first", None)
+        await self._speak(50, 0.001)
+        self.assertEqual(self.yields, 0)
+
+
+class _Hears(Protocol):
+    """
+    Remembers what it hears.
+    """
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = True

@@ -60,6 +60,7 @@ def draw(results: Results, directory: Path) -> list[Path]:
                 )
             axis.set_yticks(range(len(ways)), list(ways))
             axis.margins(x=0.16)
+            axis.locator_params(axis="x", nbins=5)
             axis.spines[["top", "right"]].set_visible(False)
             better = "less is better" if metric.less else "more is better"
             axis.set_xlabel(f"{metric.title} {metric.unit}, {better}".strip(), fontsize=9)

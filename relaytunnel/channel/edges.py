@@ -214,8 +214,8 @@ class EdgeWatch:
         Wait for an event; wide awake, if the last one came soon.
 
         To be woken takes a processor that has gone to sleep longer than to
-        pass a message on: a round trip through relay and agent is 40 % shorter
-        when they do not sleep in the midst of it.  Whoever else wants the
+        pass a message on: a round trip through relay and agent takes half as
+        long when they do not sleep in the midst of it.  Whoever else wants the
         processor meanwhile has it.
         """
         poll, now = self._epoll.poll, time.monotonic

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from relaytunnel.splice.framing import FramingFlow
     from relaytunnel.splice.unframing import UnframingFlow
 
-__all__ = ["FramedEnd"]
+__all__ = ["HEADER", "TOGETHER", "TURNS", "FramedEnd"]
+
+HEADER = 3
+"""The bytes of a frame before its payload."""
+TOGETHER = 6
+"""How many records are read, and passed on, at once."""
+TURNS = 2
+"""How often that is done before others have their turn."""
 
 
 class FramedEnd(End):

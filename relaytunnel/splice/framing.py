@@ -12,23 +12,17 @@ from OpenSSL import SSL
 from relaytunnel.channel.records import RECORD, Memory, Stopped
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import Flow, Splice
-from relaytunnel.splice.framed import FramedEnd
+from relaytunnel.splice.framed import HEADER, TOGETHER, TURNS, FramedEnd
 from relaytunnel.splice.plain import PlainEnd
 from relaytunnel.wire.data import MAX_PAYLOAD, Kind, data_frames
 
 __all__ = ["FramingFlow"]
 
-_HEADER = 3
-_TOGETHER = 6
-"""How many records are read, and passed on, at once."""
-_TURNS = 2
-"""How often that is done before others have their turn."""
-
-_OUT = Memory(_TOGETHER)
+_OUT = Memory(TOGETHER)
 _OUT_AT, _VIEW = _OUT.at, _OUT.view
-_PAYLOADS = [_VIEW[at * RECORD + _HEADER : (at + 1) * RECORD] for at in range(_TOGETHER)]
+_PAYLOADS = [_VIEW[at * RECORD + HEADER : (at + 1) * RECORD] for at in range(TOGETHER)]
 _FIRST = _PAYLOADS[0]
-_ROOM = _TOGETHER * MAX_PAYLOAD
+_ROOM = TOGETHER * MAX_PAYLOAD
 _FULL = bytes((Kind.DATA, MAX_PAYLOAD >> 8, MAX_PAYLOAD & 0xFF))
 _DATA = int(Kind.DATA)
 
@@ -41,13 +35,13 @@ def _frames(size: int) -> int:
     """
     at = 0
     while size > MAX_PAYLOAD:
-        _VIEW[at : at + _HEADER] = _FULL
+        _VIEW[at : at + HEADER] = _FULL
         at += RECORD
         size -= MAX_PAYLOAD
     _VIEW[at] = _DATA
     _VIEW[at + 1] = size >> 8
     _VIEW[at + 2] = size & 0xFF
-    return at + _HEADER + size
+    return at + HEADER + size
 
 
 class FramingFlow(Flow):
@@ -75,7 +69,7 @@ class FramingFlow(Flow):
 
     def run(self) -> None:
         source, sink = self.source, self.sink
-        for _ in range(_TURNS):
+        for _ in range(TURNS):
             if self.blocked and not self._flush():
                 return
             if self.ended:
@@ -86,7 +80,7 @@ class FramingFlow(Flow):
             size = self._read()
             if size <= 0:
                 if not size:
-                    self._take_end()
+                    source.end_was_read()
                 return
             if sink.deaf:
                 continue
@@ -163,15 +157,6 @@ class FramingFlow(Flow):
                 self.pending = b"".join((self.pending, _VIEW[: _frames(size)]))
             elif not size:  # it is told again
                 source.hung = source.readable = True
-
-    def _take_end(self) -> None:
-        source = self.source
-        if source.broken:
-            self.splice.lose(source, Lost.RESET)
-            return
-        self.take_end(source, self.sink)
-        if self.splice.running:
-            source.was_read()
 
     def _flush(self) -> bool:
         """

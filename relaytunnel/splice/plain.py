@@ -117,11 +117,18 @@ class PlainEnd(End):
             self.readable = self.hung = True
             self.inward.later()
 
-    def was_read(self) -> None:
+    def end_was_read(self) -> None:
         """
-        The end was read and passed on: see whether a reset is behind it.
+        Pass the end on, unless it is no end, and see whether a reset is behind
+        it.
         """
-        if self.deaf or (self.gone and clean_end_before_reset(self.sock) is not None):
+        if self.broken:
+            self.splice.lose(self, Lost.RESET)
+            return
+        self.inward.take_end(self, self.other)
+        if self.splice.running and (
+            self.deaf or (self.gone and clean_end_before_reset(self.sock) is not None)
+        ):
             self.splice.lose(self, Lost.RESET)
 
     def half_close(self) -> None:
@@ -223,14 +230,8 @@ class PlainFlow(Flow):
         self.later()
 
     def _take_end(self) -> None:
-        source = self.source
         self._let_pipe_go()
-        if source.broken:
-            self.splice.lose(source, Lost.RESET)
-            return
-        self.take_end(source, self.sink)
-        if self.splice.running:
-            source.was_read()
+        self.source.end_was_read()
 
     def _flush(self) -> bool:
         """

@@ -14,19 +14,13 @@ from relaytunnel.channel.records import RECORD, Memory, Stopped
 from relaytunnel.errors import ProtocolError
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import Flow, Splice
-from relaytunnel.splice.framed import FramedEnd
+from relaytunnel.splice.framed import HEADER, TOGETHER, TURNS, FramedEnd
 from relaytunnel.splice.plain import PlainEnd
 from relaytunnel.wire.data import MAX_PAYLOAD, Kind
 
 __all__ = ["UnframingFlow"]
 
-_HEADER = 3
-_TOGETHER = 6
-"""How many records are read, and passed on, at once."""
-_TURNS = 2
-"""How often that is done before others have their turn."""
-
-_IN = Memory(_TOGETHER)
+_IN = Memory(TOGETHER)
 _IN_AT, _CAME = _IN.at, _IN.view
 _IN_FIRST = _IN_AT[0]
 _DATA = int(Kind.DATA)
@@ -66,7 +60,7 @@ class UnframingFlow(Flow):
 
     def run(self) -> None:
         source = self.source
-        for _ in range(_TURNS):
+        for _ in range(TURNS):
             if self.blocked and not self._flush():
                 return
             if self.ended:
@@ -85,7 +79,7 @@ class UnframingFlow(Flow):
         Read some records and pass on what is in them.
         """
         read, handle = self._read_record, self._handle
-        for _ in range(_TOGETHER):
+        for _ in range(TOGETHER):
             got = read(handle, _IN_FIRST, RECORD)
             if got < 1:
                 self._stopped(self.source.calls.why(handle, got))
@@ -93,7 +87,7 @@ class UnframingFlow(Flow):
             if not self._all_data(0, got):
                 self._take_frames(bytes(_CAME[:got]))
             elif got < RECORD:
-                self._pass(self.sink.send, _CAME[_HEADER:got], got - _HEADER)
+                self._pass(self.sink.send, _CAME[HEADER:got], got - HEADER)
             else:
                 self._read_on(read, handle)
                 return
@@ -104,10 +98,10 @@ class UnframingFlow(Flow):
         """
         A full record has come: read some more, and pass them on together.
         """
-        parts, size = [_CAME[_HEADER:RECORD]], MAX_PAYLOAD
+        parts, size = [_CAME[HEADER:RECORD]], MAX_PAYLOAD
         stopped: Stopped | None = None
         odd = b""
-        for number in range(1, _TOGETHER):
+        for number in range(1, TOGETHER):
             got = read(handle, _IN_AT[number], RECORD)
             if got < 1:
                 stopped = self.source.calls.why(handle, got)
@@ -116,8 +110,8 @@ class UnframingFlow(Flow):
             if not self._all_data(start, got):
                 odd = bytes(_CAME[start : start + got])
                 break
-            parts.append(_CAME[start + _HEADER : start + got])
-            size += got - _HEADER
+            parts.append(_CAME[start + HEADER : start + got])
+            size += got - HEADER
         self._pass(self.sink.sock.sendmsg, parts, size)
         if stopped is not None and self.splice.running:
             self._stopped(stopped)
@@ -130,9 +124,9 @@ class UnframingFlow(Flow):
         but ours are not.
         """
         return (
-            got > _HEADER
+            got > HEADER
             and _CAME[start] == _DATA
-            and (_CAME[start + 1] << 8) + _CAME[start + 2] == got - _HEADER
+            and (_CAME[start + 1] << 8) + _CAME[start + 2] == got - HEADER
             and self._between
             and not self.ended
         )

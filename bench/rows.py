@@ -231,7 +231,7 @@ def _stalled(setting: Setting, way: str, reached: Reached) -> Figures:
 
 
 def _deaths(setting: Setting, way: str, reached: Reached) -> Figures:
-    first, count = (300, 2000) if setting.quick else (10_000, 100_000)
+    first, count = (300, 2000) if setting.quick else (30_000, 100_000)
     with _of_its_own(setting, way, reached) as fresh:
         deaths = clients.Deaths(fresh.ports["mortal"])
         deaths.run(first)

@@ -154,7 +154,7 @@ def _run(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "runs": runs,
+        "repeats": runs,
         "seconds": seconds,
         "quick": quick,
         "versions": {way.name: way.version() for way in wanted if way.version()},
@@ -223,7 +223,7 @@ def described(about: dict[str, Any]) -> str:
     """
     lines = [
         f"{about['date']}, {about['machine']}, Python {about['python']}",
-        f"medians of {about['runs']} runs of {about['seconds']:g} s each, side by side",
+        f"medians of {about['repeats']} runs of {about['seconds']:g} s each, side by side",
         *(f"{way}: {version}" for way, version in about["versions"].items()),
         *(f"{way}: missing, not measured" for way in about["missing"]),
     ]

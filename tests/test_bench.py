@@ -203,3 +203,7 @@ class RunTests(_Bench):
             self.assertEqual(told["medians"]["keepalive"][way]["errors"], 0)
             self.assertLess(told["medians"]["latency"][way]["p50"], 1000)
         self.assertEqual(told["failures"], [])
+        self.assertEqual(told["repeats"], 1)
+        text = (directory / "bench.txt").read_text()
+        self.assertIn("medians of 1 runs of 1 s each", text)
+        self.assertIn(out.strip(), text)

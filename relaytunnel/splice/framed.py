@@ -105,8 +105,10 @@ class FramedEnd(End):
             self.rest = b""
             self.outward.drop()
         elif events & OUT:
-            if self.rest and not self._say_rest():
-                return
+            if self.rest:
+                self._say_rest()
+                if not self.splice.running:
+                    return
             if self.outward.blocked:
                 self.outward.run()
                 if not self.splice.running:

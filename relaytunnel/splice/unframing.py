@@ -39,7 +39,7 @@ class UnframingFlow(Flow):
     def __init__(self, splice: Splice, source: FramedEnd, sink: PlainEnd) -> None:
         super().__init__(splice)
         self._handle, self._read_record = source.handle, source.calls.read
-        self._between = source.channel.reader.between
+        self._between = False  # the reader may be in the midst of what brought the session
         self.source = source
         self.sink = sink
         self.wants_write = False

@@ -107,6 +107,6 @@ class CyclesTests(RunningCase):
         """
         self.assertEqual(await self._leavings("tls"), {})
 
-    test_tls.todo = (  # type: ignore[attr-defined]
+    test_tls.skip = (  # type: ignore[attr-defined]
         "about one run in fifteen an end is not passed on within 5 s, not understood yet"
     )

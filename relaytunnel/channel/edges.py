@@ -4,13 +4,13 @@ Edge-triggered events of many descriptors, behind one descriptor of the reactor.
 A reactor tells again and again that a descriptor is ready, so whoever does not
 want to read has to take it out and put it back, and a paused or half-closed
 descriptor is watched for nothing: a reset goes unseen until somebody reads or
-writes.  Here descriptors wait in an epoll of their own, edge-triggered: each is
+writes.  Here descriptors wait in a queue of their own, edge-triggered: each is
 put in once, is told once of each change, and pausing costs nothing.  That
-epoll's descriptor is one more reader of the reactor.
+queue's descriptor is one more reader of the reactor.
 
 While much happens here, the next event is waited for here, too: a turn of the
 reactor costs as much as passing some bytes on.  The reactor's own readers are
-guests in this epoll then, so that none of them, and no delayed call, waits
+guests in this queue then, so that none of them, and no delayed call, waits
 longer than it would have.
 """
 
@@ -31,16 +31,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReadDescri
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from relaytunnel.channel.queues import HANGUP, IN, LOST, OUT, queue_of
+
 __all__ = ["EVERYTHING", "HANGUP", "IN", "LOST", "OUT", "EdgeWatch", "clean_end_before_reset"]
 
-IN: int = getattr(select, "EPOLLIN", 1)
-"""There is something to read, an end included."""
-OUT: int = getattr(select, "EPOLLOUT", 4)
-"""There is room to write."""
-LOST: int = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
-"""The connection is over in both directions, or has an error."""
-HANGUP: int = getattr(select, "EPOLLRDHUP", 0x2000)
-"""The peer has ended its direction."""
 EVERYTHING = IN | OUT | HANGUP
 """All of them; LOST is told whether one asks for it or not."""
 
@@ -76,14 +70,18 @@ class EdgeWatch:
     """
     Calls back when something changes at a watched descriptor.
 
-    Where there is no epoll it watches nothing.
+    Where there is neither epoll nor kqueue, or the reactor takes no descriptors,
+    it watches nothing.
 
     @ivar works: whether it does.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, machine: Any = select) -> None:
+        """
+        @param machine: what has C{epoll} or C{kqueue}.
+        """
         self._watched: dict[int, Callable[[int], None]] = {}
         self._again: list[Callable[[], None]] = []
         self._next_turn: IDelayedCall | None = None
@@ -91,10 +89,11 @@ class EdgeWatch:
         self._inside = False
         self._awake = False
         self._reactor: Any = None
-        self.works = hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
-        if self.works:
+        queue = queue_of(machine) if IReactorFDSet.providedBy(reactor) else None
+        self.works = queue is not None
+        if queue is not None:
             self._reactor = reactor
-            self._epoll = select.epoll(sizehint=64)
+            self._queue = queue
             if not hasattr(reactor, "timeout"):
                 self._have_guests = lambda: False  # type: ignore[method-assign]
             self._reactor.addReader(self)
@@ -109,13 +108,13 @@ class EdgeWatch:
         if self._reactor is None:
             return
         if descriptor in self._watched:
-            self._epoll.modify(descriptor, events | select.EPOLLET)
+            self._queue.modify(descriptor, events)
         else:
             try:
-                self._epoll.register(descriptor, events | select.EPOLLET)
+                self._queue.register(descriptor, events)
             except FileExistsError:
                 self._no_guest(descriptor)
-                self._epoll.modify(descriptor, events | select.EPOLLET)
+                self._queue.modify(descriptor, events)
         self._watched[descriptor] = happened
 
     def _no_guest(self, descriptor: int) -> None:
@@ -129,7 +128,7 @@ class EdgeWatch:
         """
         if self._watched.pop(descriptor, None) is not None:
             with contextlib.suppress(OSError):  # the kernel has taken a closed one out
-                self._epoll.unregister(descriptor)
+                self._queue.unregister(descriptor)
 
     def hand(self, descriptor: int, happened: Callable[[int], None]) -> None:
         """
@@ -169,14 +168,14 @@ class EdgeWatch:
 
     def close(self) -> None:
         """
-        Watch nothing any more and let go of the epoll.
+        Watch nothing any more and let go of the queue.
         """
         if self._reactor is not None:
             self._reactor.removeReader(self)
             self.connectionLost(None)
 
     def fileno(self) -> int:
-        return -1 if self._epoll.closed else self._epoll.fileno()
+        return -1 if self._queue.closed else self._queue.fileno()
 
     def logPrefix(self) -> str:
         return "edges"
@@ -184,7 +183,7 @@ class EdgeWatch:
     def doRead(self) -> None:
         self._inside = True
         try:
-            if self._tell(self._epoll.poll(0, _EVENTS_PER_TURN)) and self._have_guests():
+            if self._tell(self._queue.poll(0, _EVENTS_PER_TURN)) and self._have_guests():
                 self._stay()
         finally:
             self._inside = False
@@ -192,7 +191,7 @@ class EdgeWatch:
                 self._next_turn = self._reactor.callLater(0, self._turn)
 
     def _stay(self) -> None:
-        poll, timeout, now = self._epoll.poll, self._reactor.timeout, time.monotonic
+        poll, timeout, now = self._queue.poll, self._reactor.timeout, time.monotonic
         until = now() + _STAY
         alone = True
         while now() < until:
@@ -218,7 +217,7 @@ class EdgeWatch:
         long when they do not sleep in the midst of it.  Whoever else wants the
         processor meanwhile has it.
         """
-        poll, now = self._epoll.poll, time.monotonic
+        poll, now = self._queue.poll, time.monotonic
         until = now() + _SOON
         if self._awake and _others_first is not None:
             while True:
@@ -273,13 +272,13 @@ class EdgeWatch:
             descriptor = self._guests.pop(gone)
             if descriptor not in self._watched:
                 with contextlib.suppress(OSError):  # it is closed
-                    self._epoll.unregister(descriptor)
+                    self._queue.unregister(descriptor)
         if len(readers) > _MOST_GUESTS:
             return False
         for reader in readers - self._guests.keys():
             descriptor = reader.fileno()
             try:
-                self._epoll.register(descriptor, IN | select.EPOLLET)
+                self._queue.register(descriptor, IN)
             except OSError:
                 return False
             self._guests[reader] = descriptor
@@ -294,4 +293,4 @@ class EdgeWatch:
         self._again.clear()
         if self._reactor is not None:
             self._reactor = None
-            self._epoll.close()
+            self._queue.close()

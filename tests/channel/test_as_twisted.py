@@ -8,6 +8,7 @@ reason.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any
 
@@ -29,12 +30,14 @@ from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.internet.test.test_tcp import AbortConnectionMixin, WriteSequenceTestsMixin
 from twisted.trial.unittest import SkipTest
 
+import tests.kqueue
 from relaytunnel.channel.accepting import accept_with
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tls import DATA, AgentTLS, RelayTLS
 from tests.channel import identity
+from tests.kqueue import KQueueReactor
 
 HOST = "127.0.0.1"
 
@@ -63,7 +66,8 @@ def _watch(reactor: Any) -> EdgeWatch:
     """
     @return: a watch that is closed when the reactor stops.
     """
-    edges = EdgeWatch(reactor)
+    on_kqueue = isinstance(reactor, KQueueReactor)
+    edges = EdgeWatch(reactor, tests.kqueue if on_kqueue else select)
     reactor.addSystemEventTrigger("after", "shutdown", edges.close)
     return edges
 
@@ -153,6 +157,8 @@ class _Ours(ReactorBuilder):
     """
     Reactors that have descriptors; elsewhere Twisted's own transports serve.
     """
+
+    _reactors = (*ReactorBuilder._reactors, "tests.kqueue.EmulatedKQueueReactor")
 
     # A reactor that selects in a thread may leave one behind that sleeps until
     # a test's time is up, and the process does not exit before: that is 120 s

@@ -5,10 +5,12 @@ Noticing that a peer is gone while nobody reads from it.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import time
 from functools import partial
+from typing import Any
 
 from zope.interface.verify import verifyObject
 
@@ -18,6 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+import tests.kqueue
 from relaytunnel.channel import edges
 from relaytunnel.channel.edges import HANGUP, IN, EdgeWatch, clean_end_before_reset
 from tests.channel import Sockets, pause_for, reactor, until
@@ -26,11 +29,15 @@ from tests.channel import Sockets, pause_for, reactor, until
 class HangupTests(Sockets):
     """
     Sockets that nobody reads, and their peers.
+
+    @cvar machine: where the kernel's queue of events is found.
     """
+
+    machine: Any = select
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.watch = EdgeWatch(reactor)
+        self.watch = EdgeWatch(reactor, self.machine)
         self.hung_up: list[int] = []
         """The events, as they were told."""
         with socket.socket() as listening:
@@ -164,6 +171,14 @@ class HangupTests(Sockets):
         watch.watch(self.number, self.fail)
         watch.forget(self.number)
         watch.close()
+
+
+class KqueueHangupTests(HangupTests):
+    """
+    The same on BSD and macOS.
+    """
+
+    machine = tests.kqueue
 
 
 class _Ball:

@@ -13,6 +13,7 @@ import fcntl
 import gc
 import hashlib
 import random
+import select
 import struct
 import termios
 import weakref
@@ -95,10 +96,12 @@ class SpliceContract(Sockets):
 
     @cvar kinds: which channels the engine joins.
     @cvar own_tls: whether our end of TLS is a L{TLSConnection}.
+    @cvar machine: where the kernel's queue of events is found.
     """
 
     kinds = (TCP, TCP)
     own_tls = False
+    machine: Any = select
 
     def make_engine(self) -> Any:
         """
@@ -108,7 +111,7 @@ class SpliceContract(Sockets):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
-        self.edges = EdgeWatch(reactor)
+        self.edges = EdgeWatch(reactor, self.machine)
         self.limits = Limits(idle=3600, half_closed=60, linger_idle=1, linger=5, close=2)
         self.clock: Any = reactor
 

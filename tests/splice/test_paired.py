@@ -4,6 +4,7 @@ The portable engine keeps the contract, whatever it joins.
 
 from __future__ import annotations
 
+import tests.kqueue
 from relaytunnel.splice import PairedEngine
 from tests.splice import contract
 from tests.splice.contract import FRAMED, TCP
@@ -45,3 +46,11 @@ class OwnTLSTests(_Paired, contract.SpliceContract):
 
     kinds = (TCP, FRAMED)
     own_tls = True
+
+
+class KqueueTests(OwnTLSTests):
+    """
+    The same on BSD and macOS.
+    """
+
+    machine = tests.kqueue

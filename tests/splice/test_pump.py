@@ -5,6 +5,7 @@ does not need.
 
 from __future__ import annotations
 
+import tests.kqueue
 from relaytunnel.channel.records import CAREFUL
 from relaytunnel.splice.choice import PumpEngine
 from tests.splice import contract
@@ -40,6 +41,14 @@ class AgentTests(_Pump):
 
     kinds = (FRAMED, TCP)
     own_tls = True
+
+
+class KqueueTests(AgentTests):
+    """
+    The same with the other kind of events.
+    """
+
+    machine = tests.kqueue
 
 
 class CarefulTests(_Pump):

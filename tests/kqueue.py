@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import select
 import sys
-from typing import Any
 
 __all__ = ["EmulatedKQueueReactor", "KQueueReactor"]
 
@@ -23,19 +22,19 @@ _ASKED = {KQ_FILTER_READ: select.EPOLLIN | select.EPOLLRDHUP, KQ_FILTER_WRITE: s
 _ENDED = {KQ_FILTER_READ: select.EPOLLRDHUP | _OVER, KQ_FILTER_WRITE: _OVER}
 
 
-class kevent:  # named as Python names it
+class _Event:
     """
     A change that is asked for, or an event.
     """
 
-    def __init__(self, ident: int, filter: int, flags: int = KQ_EV_ADD, fflags: int = 0) -> None:
+    def __init__(self, ident: int, kind: int, flags: int = KQ_EV_ADD, fflags: int = 0) -> None:
         self.ident = ident
-        self.filter = filter
+        self.filter = kind
         self.flags = flags
         self.fflags = fflags
 
 
-class kqueue:  # named as Python names it
+class _Queue:
     """
     One epoll for each of the two filters, and one for both.
     """
@@ -57,20 +56,20 @@ class kqueue:  # named as Python names it
             one.close()
 
     def control(
-        self, changes: list[kevent] | None, most: int, timeout: float | None = None
-    ) -> list[kevent]:
+        self, changes: list[_Event] | None, most: int, timeout: float | None = None
+    ) -> list[_Event]:
         for change in changes or ():
             self._change(change)
         if not most:
             return []
         self._both.poll(timeout)
-        told: list[kevent] = []
+        told: list[_Event] = []
         for kind, one in self._of.items():
             room = most - len(told)
             told += [_told(kind, *found) for found in (one.poll(0, room) if room else ())]
         return told
 
-    def _change(self, change: kevent) -> None:
+    def _change(self, change: _Event) -> None:
         one = self._of[change.filter]
         if change.flags & KQ_EV_DELETE:
             one.unregister(change.ident)
@@ -84,9 +83,13 @@ class kqueue:  # named as Python names it
             one.modify(change.ident, asked)
 
 
-def _told(kind: int, descriptor: int, events: int) -> kevent:
+kevent, kqueue = _Event, _Queue
+"""As Python names them."""
+
+
+def _told(kind: int, descriptor: int, events: int) -> _Event:
     ended = KQ_EV_EOF if events & _ENDED[kind] else 0
-    return kevent(descriptor, kind, ended, errno.ECONNRESET if events & select.EPOLLERR else 0)
+    return _Event(descriptor, kind, ended, errno.ECONNRESET if events & select.EPOLLERR else 0)
 
 
 _NAMES = ("KQ_EV_ADD", "KQ_EV_DELETE", "KQ_EV_EOF", "KQ_FILTER_READ", "KQ_FILTER_WRITE")

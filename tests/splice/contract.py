@@ -27,14 +27,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import FailTest
 
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.framed import DataChannel, FramedStream
 from relaytunnel.channel.tcp import TCPChannel, socket_of
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import SpliceReport
 from tests.channel import FramedPeer, Peer, Sockets, pause_for, reactor, until
 
-__all__ = ["FRAMED", "TCP", "SpliceContract", "stream"]
+__all__ = ["FRAMED", "TCP", "SpliceCase", "SpliceContract", "stream"]
 
 TCP = "tcp"
 FRAMED = "framed"
@@ -89,9 +89,9 @@ class _Side:
         self.peer = peer
 
 
-class SpliceContract(Sockets):
+class SpliceCase(Sockets):
     """
-    The contract.  Names: C{first} and C{second} are the far ends of the first
+    Two channels to join.  Names: C{first} and C{second} are the far ends of the first
     and the second channel.
 
     @cvar kinds: which channels the engine joins.
@@ -142,6 +142,7 @@ class SpliceContract(Sockets):
             def joining(channel: DataChannel, ticket: bytes) -> None:
                 self.data_channels.append(channel)
                 made.append(channel.begin())
+                self.begun(made[-1])
 
             def make() -> DataChannel:
                 channel = _JoinedChannel(reactor, self.limits, self.edges)
@@ -238,6 +239,17 @@ class SpliceContract(Sockets):
             await pause_for(0.15, self.first, self.second)
         self.assertLess(sent, len(data))
         return data
+
+    def begun(self, stream: FramedStream) -> None:
+        """
+        JOIN has come, and what is behind it is about to be read.
+        """
+
+
+class SpliceContract(SpliceCase):
+    """
+    The contract.
+    """
 
     # Bytes and their order
 

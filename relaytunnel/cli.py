@@ -1,13 +1,15 @@
 """
-The C{relaytunnel} command: what operators type beside C{twistd}.
+The C{relaytunnel} command: what operators and visitors type beside C{twistd}.
 
-It works on the state directory of a relay on this machine, running or not; a
-running relay notices within half a second.
+What operators do works on the state directory of a relay on this machine,
+running or not; a running relay notices within half a second.  How a visit
+goes on is in L{relaytunnel.visiting}.
 """
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 
 import msgspec
 
@@ -31,12 +34,24 @@ from relaytunnel.config import (
     load_relay,
     publish_pattern,
 )
+from relaytunnel.config.names import connection_id, port_number
 from relaytunnel.demo import run_demo
-from relaytunnel.errors import RelayTunnelError, StateError
+from relaytunnel.errors import ConfigError, RelayTunnelError, StateError
 from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.visiting import (
+    DEFAULT_RELAY,
+    HostPort,
+    asking_for,
+    run_connect,
+    run_forward,
+    user_name,
+)
 from relaytunnel.wire.invitation import Invitation
 
 __all__ = ["main"]
+
+_VIA = "RELAYTUNNEL_VIA"
+_LONGEST_PASSWORD = 4096
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="relaytunnel",
-        description="Operate a relay.  The services themselves are 'twistd relay' and"
-        " 'twistd agent'.",
+        description="Operate a relay, or visit a server behind one.  The services themselves"
+        " are 'twistd relay' and 'twistd agent'.",
     )
     parser.add_argument("--version", action="version", version=f"relaytunnel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -154,6 +169,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
+
+    connect = _with_relay(
+        commands.add_parser(
+            "connect",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            help="visit a server on standard input and output",
+            description="Visit the server that is published as ID: standard input goes to it,\n"
+            "and what it says to standard output.  The exit code is 0 when both\n"
+            "directions have ended, and 1 if the server is not reached or the\n"
+            "connection is reset.",
+            epilog="with ssh:\n"
+            "  ssh -o ProxyCommand='relaytunnel connect %h --via relay.example.net:8000' me@ID",
+        )
+    )
+    connect.set_defaults(run=_connect)
+
+    forward = commands.add_parser(
+        "forward",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help="make a server reachable at a port of this machine",
+        description="Listen on a port of this machine; each connection to it is a visit to\n"
+        "the server that is published as ID.  It goes on until it is interrupted.",
+        epilog="for example:\n  relaytunnel forward 5432 database --via relay.example.net:8000",
+    )
+    forward.add_argument(
+        "port",
+        metavar="LOCAL_PORT",
+        type=_checked(lambda text: port_number(text, lowest=0)),
+        help="the port to listen on; 0 for any that is free, which is printed",
+    )
+    _with_relay(forward)
+    forward.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        type=_checked(ip_address),
+        default="127.0.0.1",
+        help="the IP address to listen on (127.0.0.1: nobody from elsewhere)",
+    )
+    forward.set_defaults(run=_forward)
     return parser
 
 
@@ -168,6 +222,34 @@ def _with_agent(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent", metavar="SOCKET", required=True, help="the agent's UNIX socket (its --local)"
     )
+    return parser
+
+
+def _with_relay(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "id",
+        metavar="ID",
+        type=_checked(connection_id),
+        help="the connection ID that the server is published as",
+    )
+    parser.add_argument(
+        "--via",
+        metavar="HOST[:PORT]",
+        type=_checked(HostPort.parse),
+        help=f"the relay's port for clients, 8000 if none is given; without --via, it is"
+        f" {_VIA} in the environment, or else {DEFAULT_RELAY}",
+    )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        type=_checked(user_name),
+        help="log in at the relay; the password is RELAYTUNNEL_PASSWORD in the environment, or"
+        " is asked for at the terminal",
+    )
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="a file whose first line is the password"
+    )
+    parser.set_defaults(wrong=parser.error)
     return parser
 
 
@@ -333,13 +415,74 @@ def _check(parsed: argparse.Namespace) -> int:
         print(
             f"{parsed.file}: a relay's file without faults: {config.name},"
             f" {len(config.accounts)} accounts, agents at {config.agents},"
-            f" clients at {', '.join(config.clients)}"
+            f" clients at {', '.join(map(str, config.clients))}"
         )
     else:
         assert isinstance(config, AgentConfig)
         names = ", ".join(server.id for server in config.servers) or "no server"
         print(f"{parsed.file}: an agent's file without faults: it publishes {names}")
     return 0
+
+
+def _connect(parsed: argparse.Namespace) -> int:
+    return run_connect(_relay(parsed), parsed.id, _asking(parsed))
+
+
+def _forward(parsed: argparse.Namespace) -> int:
+    relay, request = _relay(parsed), _asking(parsed)
+    from twisted.internet import reactor
+
+    return run_forward(reactor, relay, parsed.id, request, str(parsed.listen), parsed.port)
+
+
+def _relay(parsed: argparse.Namespace) -> HostPort:
+    """
+    @raise ConfigError: what the environment says is no relay's address.
+    """
+    if parsed.via is not None:
+        named: HostPort = parsed.via
+        return named
+    try:
+        return HostPort.parse(os.environ.get(_VIA) or DEFAULT_RELAY)
+    except ValueError as fault:
+        raise ConfigError([f"{_VIA}: {fault}"]) from None
+
+
+def _asking(parsed: argparse.Namespace) -> bytes:
+    if parsed.user is None and parsed.password_file is not None:
+        parsed.wrong("--password-file: whose password it is, --user says")
+    login = None if parsed.user is None else (parsed.user, _password(parsed))
+    return asking_for(parsed.id, login)
+
+
+def _password(parsed: argparse.Namespace) -> str:
+    """
+    @raise ConfigError: there is none.
+    """
+    if parsed.password_file is not None:
+        try:
+            with open(parsed.password_file, encoding="utf-8") as file:
+                password = file.readline(_LONGEST_PASSWORD).rstrip("\r\n")
+        except (OSError, UnicodeError) as fault:
+            reason = getattr(fault, "strerror", None) or fault
+            raise ConfigError([f"{parsed.password_file}: {reason}"]) from None
+        if not password:
+            raise ConfigError([f"{parsed.password_file}: the first line is no password"])
+        return password
+    given = os.environ.get("RELAYTUNNEL_PASSWORD")
+    if given:
+        return given
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigError(
+            [
+                f"there is no password for {parsed.user}: set RELAYTUNNEL_PASSWORD, or name a"
+                " file with --password-file"
+            ]
+        )
+    try:
+        return getpass.getpass(f"Password of {parsed.user}: ")
+    except (KeyboardInterrupt, EOFError):
+        raise ConfigError([f"no password was given for {parsed.user}"]) from None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Code(str, Enum):
     NO_SUCH_SERVER = "no-such-server"
     AGENT_AWAY = "agent-away"
     NOT_ALLOWED = "not-allowed"
+    LOGIN_NEEDED = "login-needed"
     BUSY = "busy"
     UNKNOWN_ID = "unknown-id"
     REFUSED_BY_TARGET = "refused-by-target"

@@ -384,6 +384,7 @@ class FakeClientDoor:
     def __init__(self, script: Script, client: str = "203.0.113.9:50000") -> None:
         self.client = client
         self.host = client.rpartition(":")[0]
+        self.came_to = ""
         self._script = script
 
     def tell(self, failing: Failing) -> None:
@@ -494,6 +495,16 @@ class NotPublished:
     connection_id: str
     code: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Compares:
+    """
+    A client's password is being looked at (S8).
+    """
+
+    user: str
+    password: str
 
 
 @dataclass(frozen=True)
@@ -613,6 +624,12 @@ class FakeRelayDoor:
 
     def not_published(self, connection_id: str, code: str, reason: str) -> None:
         self._script.record(NotPublished(connection_id, code, reason))
+
+    def compare(
+        self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
+    ) -> None:
+        self._script.record(Compares(notify.user, notify.password))
+        self.compared = done
 
     def visit(self, notify: Notify, server: OwnServer) -> Any:
         return FakeAgentVisit(self._script, notify)

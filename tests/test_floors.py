@@ -26,6 +26,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.registry": 2,
     "relaytunnel.relay.waiting": 2,
     "relaytunnel.relay.publishing": 2,
+    "relaytunnel.relay.finding": 2,
     "relaytunnel.relay.visits": 2,
     "relaytunnel.relay.agents": 2,
     "relaytunnel.agent": 2,
@@ -36,10 +37,13 @@ FLOORS: dict[str, int] = {
     "relaytunnel.channel": 3,
     "relaytunnel.splice": 3,
     "relaytunnel.accounts": 3,
+    "relaytunnel.relay.balancers": 4,
     "relaytunnel.relay.clients": 4,
     "relaytunnel.relay.control": 4,
     "relaytunnel.relay.data": 4,
+    "relaytunnel.relay.listener": 4,
     "relaytunnel.relay.listening": 4,
+    "relaytunnel.relay.prelude": 4,
     "relaytunnel.relay.service": 4,
     "relaytunnel.relay.state": 4,
     "relaytunnel.agent.channels": 4,
@@ -51,6 +55,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.tap": 5,
     "relaytunnel.cli": 5,
     "relaytunnel.demo": 5,
+    "relaytunnel.visiting": 5,
 }
 """A package stands for all its modules, but for those that are named."""
 

@@ -17,6 +17,7 @@ from unittest import TestResult
 from zope.interface.verify import verifyObject
 
 from relaytunnel.accounts.model import Rights
+from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState, RelaySession
@@ -30,6 +31,7 @@ from relaytunnel.errors import Code, Failing, ProtocolError
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.relay.agents import AgentSession
 from relaytunnel.relay.clients import Clients, ClientVisit
+from relaytunnel.relay.finding import Finder
 from relaytunnel.splice import PairedEngine, SpliceReport
 from relaytunnel.splice.paired import PairedSplice
 from relaytunnel.wire.control import MAX_BODY, MessageReader, frame
@@ -452,6 +454,8 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.registry,
             self.relay.visits,
             self.engine,
+            Finder(self.relay.registry, {"relay.example"}),
+            Passwords(None, self.clock.seconds),  # type: ignore[arg-type]  # nobody needs one
         )
         self.addCleanup(self.clients.journal.close)
         self.channels: list[FakeChannel] = []
@@ -1873,7 +1877,7 @@ class ManyTests(ProcedureTestCase):
             << HangsUp("the agent said shutdown")
         )
         self.assertEqual(self.relay.registry.servers, {})
-        self.assertIs(self.relay.registry.missing("web.example").code, Code.AGENT_AWAY)
+        self.assertIs(self.relay.registry.missing("host", "web.example").code, Code.AGENT_AWAY)
 
     def test_relay_stops(self) -> None:
         """

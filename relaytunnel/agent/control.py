@@ -4,6 +4,7 @@ The agent's end of the control channel, on sockets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from zope.interface import implementer
@@ -19,6 +20,7 @@ from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.channel.control import ControlChannel
 from relaytunnel.channel.tls import CONTROL, negotiated
 from relaytunnel.config.limits import Limits
+from relaytunnel.errors import Rejection
 from relaytunnel.wire.messages import Notify
 
 __all__ = ["Home", "RelayControl"]
@@ -44,6 +46,11 @@ class Home(Protocol):
     def not_published(self, connection_id: str, code: str, reason: str) -> None:
         """S4: this server cannot be reached, and why."""
 
+    def compare(
+        self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
+    ) -> None:
+        """S8: say whether the client's password is right, now or later."""
+
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
 
@@ -64,6 +71,7 @@ class RelayControl(ControlChannel):
         self.denied = home.denied
         self.published = home.published
         self.not_published = home.not_published
+        self.compare = home.compare
         self.visit = home.visit
 
     def connectionMade(self) -> None:

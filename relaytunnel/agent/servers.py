@@ -7,6 +7,7 @@ side alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import Notify, Register
 
-__all__ = ["OwnServer", "Servers"]
+__all__ = ["OwnServer", "Servers", "client_host", "registration"]
 
 
 @dataclass
@@ -29,6 +30,9 @@ class OwnServer:
         request said; nothing before it came.
     @ivar addresses: under which clients find it.
     @ivar target_address: the target's IP address and port, if it is one.
+    @ivar clients: how many clients it serves, by their address.
+    @ivar users: the hashes of passwords by user name; empty means that none is
+        asked for.
     """
 
     config: ServerConfig
@@ -36,9 +40,27 @@ class OwnServer:
     endpoints: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     target_address: tuple[str, int] | None = field(init=False)
+    clients: Counter[str] = field(default_factory=Counter)
+    users: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.target_address = literal(self.config.target)
+        self.users = dict(self.config.users)
+
+    def begin(self, notify: Notify) -> None:
+        """
+        This client is being served.
+        """
+        if self.config.sessions_per_client:
+            self.clients[client_host(notify)] += 1
+
+    def end(self, notify: Notify) -> None:
+        """
+        It is not any more.
+        """
+        if self.config.sessions_per_client:
+            self.clients[client_host(notify)] -= 1
+            self.clients += Counter()  # without those that have none
 
 
 class Servers:
@@ -105,12 +127,24 @@ class Servers:
             raise Rejection(
                 Code.NOT_ALLOWED, "the standing request does not name this data endpoint"
             )
-        host = notify.client.rpartition(":")[0].strip("[]")
+        host = client_host(notify)
         if not allowed(server.config.allow, host):
             raise Rejection(
                 Code.NOT_ALLOWED, f"{notify.connection_id} is not open to clients from {host}"
             )
+        most = server.config.sessions_per_client
+        if most and server.clients[host] >= most:
+            raise Rejection(
+                Code.BUSY, f"one client has {most} sessions of {notify.connection_id} at most"
+            )
         return server
+
+
+def client_host(notify: Notify) -> str:
+    """
+    @return: the client's address, without its port.
+    """
+    return notify.client.rpartition(":")[0].strip("[]")
 
 
 def registration(config: ServerConfig) -> Register:
@@ -122,4 +156,8 @@ def registration(config: ServerConfig) -> Register:
         reach=tuple(str(way) for way in config.reach),
         data=config.data,
         allow=tuple(str(network) for network in config.allow),
+        listed=config.listed,
+        users=config.users,
+        sessions_per_client=config.sessions_per_client,
+        wants_address=bool(config.proxy),
     )

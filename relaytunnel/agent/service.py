@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -34,11 +35,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel import __version__
+from relaytunnel.accounts.passwords import Passwords
+from relaytunnel.accounts.threads import Threads
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.control import RelayControl
 from relaytunnel.agent.local import listen_locally
-from relaytunnel.agent.servers import OwnServer, Servers, registration
+from relaytunnel.agent.servers import OwnServer, Servers, client_host, registration
 from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
@@ -47,7 +50,7 @@ from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.deadlines import Deadlines
-from relaytunnel.errors import Code, Rejection
+from relaytunnel.errors import AccountError, Code, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import best_engine
 from relaytunnel.wire.invitation import Invitation
@@ -57,6 +60,7 @@ __all__ = ["AgentService"]
 
 _REGISTER_AGAIN = 30.0
 _GOODBYE = 1.0
+_PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
 
 
 class AgentService(Service):
@@ -109,6 +113,8 @@ class AgentService(Service):
         self.edges = EdgeWatch(self.reactor)
         self.journal = Journal(self.reactor, Logger())
         self.deadlines = Deadlines(self.reactor)
+        self._threads = Threads(self.reactor, _PASSWORD_THREADS, "passwords")
+        self._passwords = Passwords(self._threads, self.reactor.seconds)
         self.engine = best_engine(self.edges)
         relay = HostnameEndpoint(
             self.reactor,
@@ -205,6 +211,27 @@ class AgentService(Service):
             if not server.registered:
                 self.send(registration(server.config))
 
+    def compare(
+        self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
+    ) -> None:
+        def compared(right: bool) -> None:
+            wrong = Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
+            done(None if right else wrong)
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(AccountError):  # the agent stops
+                self._log.failure("a password could not be compared", failure)
+            done(Rejection(Code.INTERNAL, "the password could not be compared"))
+
+        try:
+            checking = self._passwords.check(
+                server.users, notify.user, notify.password, client_host(notify)
+            )
+        except Rejection as rejection:
+            done(rejection)
+        else:
+            checking.addCallback(compared).addErrback(failed)
+
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         return ServedClient(self, notify, server).visit
 
@@ -277,6 +304,7 @@ class AgentService(Service):
         if cut_off.active():
             cut_off.cancel()
         yield deferLater(self.reactor, 0)  # what was aborted is closed a turn later
+        yield self._threads.close()
         self.journal.close()
         self.edges.close()
 

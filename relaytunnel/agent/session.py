@@ -70,6 +70,11 @@ class RelayDoor(Protocol):
     def not_published(self, connection_id: str, code: str, reason: str) -> None:
         """S4: this server cannot be reached, and why."""
 
+    def compare(
+        self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
+    ) -> None:
+        """S8: say whether the client's password is right, now or later."""
+
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
 
@@ -124,6 +129,7 @@ class AgentState:
     @ivar agent: its ID.
     @ivar epoch: grows at every start.
     @ivar visits: those under way, by the relay's number.
+    @ivar comparing: those whose client's password is being looked at.
     """
 
     agent: str
@@ -133,6 +139,7 @@ class AgentState:
     servers: Servers
     backoff: Backoff
     visits: dict[int, AgentVisit] = field(default_factory=dict)
+    comparing: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -218,27 +225,49 @@ def _build() -> Callable[[_Core], _Stay]:
         try:
             server = core.state.servers.check(message)
         except Rejection as rejection:
-            _log.warn(
-                "session {session} for {server} is refused: {reason}",
-                session=message.session,
-                server=message.connection_id,
-                reason=rejection.reason,
-            )
-            core.door.send(
-                Refuse(
-                    session=message.session,
-                    code=rejection.code.value,
-                    reason=rejection.reason[:256],
-                )
-            )
+            refuse(core, message, rejection)
             return
-        if message.session in core.state.visits:
-            raise ProtocolError(f"session {message.session} is notified twice")
+        state, session = core.state, message.session
+        if session in state.visits or session in state.comparing:
+            raise ProtocolError(f"session {session} is notified twice")
+        if not server.users:
+            begin(core, message, server)
+            return
+
+        def compared(wrong: Rejection | None) -> None:
+            if session not in state.comparing:
+                return  # it was cancelled meanwhile
+            state.comparing.discard(session)
+            if wrong is None:
+                begin(core, message, server)
+            else:
+                refuse(core, message, wrong)
+
+        state.comparing.add(session)
+        core.door.compare(message, server, compared)
+
+    def refuse(core: _Core, message: Notify, rejection: Rejection) -> None:
+        _log.warn(
+            "session {session} for {server} is refused: {reason}",
+            session=message.session,
+            server=message.connection_id,
+            reason=rejection.reason,
+        )
+        core.door.send(
+            Refuse(
+                session=message.session,
+                code=rejection.code.value,
+                reason=rejection.reason[:256],
+            )
+        )
+
+    def begin(core: _Core, message: Notify, server: OwnServer) -> None:
         visit = core.state.visits[message.session] = core.door.visit(message, server)
         visit.begin()
 
     @pep614(Present.upon(_Stay.cancel).loop())
     def cancel(stay: _Stay, core: _Core, message: Cancel) -> None:
+        core.state.comparing.discard(message.session)
         visit = core.state.visits.get(message.session)
         if visit is not None:
             visit.cancelled()
@@ -272,6 +301,7 @@ def _build() -> Callable[[_Core], _Stay]:
     def lose(stay: _Stay, core: _Core, reason: str) -> None:
         # The visits under way go on: their data channels do not need this one.
         core.state.servers.forget_relay()
+        core.state.comparing.clear()
 
     for late in (
         _Stay.connected,

@@ -7,7 +7,7 @@ The decisions are in L{relaytunnel.agent.visit}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import clientFromString
@@ -39,6 +39,7 @@ from relaytunnel.splice import SpliceReport
 from relaytunnel.steps import happened
 from relaytunnel.wire.data import plain_preamble
 from relaytunnel.wire.messages import FRESH, Accept, Message, Notify, Refuse
+from relaytunnel.wire.proxied import proxy_header
 
 __all__ = ["ServedClient", "Surroundings"]
 
@@ -87,6 +88,7 @@ class ServedClient:
         self._both_up = False
         self._dropped = False
         self.visit: AgentVisit = new_visit(self, around.deadlines, notify)
+        server.begin(notify)
 
     def accept(self) -> None:
         number = FRESH
@@ -267,6 +269,8 @@ class ServedClient:
         self._data_channel = self._server_channel = None
         around, session = self._around, self._notify.session
         happened("S10", "the agent presents the ticket on a data channel, and splices")
+        if self._server.config.proxy:
+            server.write(self._header(self._server.config.proxy))
         stream: object
         if isinstance(data, DataChannel):
             stream = data.join(self._notify.ticket)
@@ -277,6 +281,19 @@ class ServedClient:
         around.splices[session] = splice
         done: Deferred[SpliceReport] = splice.done
         done.addCallback(self._over)
+
+    def _header(self, version: Literal["v1", "v2"]) -> bytes:
+        """
+        @return: what tells the server who its client is.
+        """
+        notify = self._notify
+        kind, _, name = notify.arrived.partition(":")
+        return proxy_header(
+            version,
+            _address(notify.client),
+            _address(notify.came_to) or _NOWHERE,
+            name if kind in ("host", "sni") else None,
+        )
 
     def _over(self, report: SpliceReport) -> None:
         """
@@ -317,7 +334,16 @@ class ServedClient:
             data.reset()
 
     def forget(self) -> None:
+        self._server.end(self._notify)
         self._around.forget(self._notify.session)
+
+
+_NOWHERE = ("::", 0)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    host, _, port = text.rpartition(":")
+    return (host, int(port)) if host and port.isdigit() else None
 
 
 def _timed_out(result: Any, limit: float) -> Any:

@@ -12,23 +12,55 @@ from __future__ import annotations
 
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority, parse_authority, parse_host
-from relaytunnel.arrival.detect import WAYS, Arrival, detect
+from relaytunnel.arrival.detect import WAYS, WAYS_WITHOUT_QUESTION, Arrival, detect
 from relaytunnel.arrival.http import HTTP, HttpArrival
 from relaytunnel.arrival.plain import UNKNOWN, UnknownArrival
-from relaytunnel.arrival.ways import DEFAULT_LIMITS, Limits, Malformed, Named, Opening, Way
+from relaytunnel.arrival.postgres import POSTGRES, PostgresArrival
+from relaytunnel.arrival.question import QUESTION, QuestionArrival
+from relaytunnel.arrival.socks import SOCKS4, SOCKS5
+from relaytunnel.arrival.tls import SNI, SniArrival
+from relaytunnel.arrival.ways import (
+    DEFAULT_LIMITS,
+    Asked,
+    Choice,
+    Directory,
+    Limits,
+    Login,
+    Malformed,
+    Named,
+    Opening,
+    Prelude,
+    Quiet,
+    Way,
+)
 
 __all__ = [
     "DEFAULT_LIMITS",
     "HTTP",
+    "POSTGRES",
+    "QUESTION",
+    "SNI",
+    "SOCKS4",
+    "SOCKS5",
     "UNKNOWN",
     "WAYS",
+    "WAYS_WITHOUT_QUESTION",
     "Arrival",
+    "Asked",
     "Authority",
+    "Choice",
+    "Directory",
     "HttpArrival",
     "Limits",
+    "Login",
     "Malformed",
     "Named",
     "Opening",
+    "PostgresArrival",
+    "Prelude",
+    "QuestionArrival",
+    "Quiet",
+    "SniArrival",
     "UnknownArrival",
     "Way",
     "detect",

@@ -11,13 +11,30 @@ from __future__ import annotations
 
 from relaytunnel.arrival.http import HTTP
 from relaytunnel.arrival.plain import UNKNOWN, text_line, too_late
-from relaytunnel.arrival.ways import DEFAULT_LIMITS, Limits, Malformed, Named, Opening, Way
+from relaytunnel.arrival.postgres import POSTGRES
+from relaytunnel.arrival.question import QUESTION
+from relaytunnel.arrival.socks import SOCKS4, SOCKS5
+from relaytunnel.arrival.tls import SNI
+from relaytunnel.arrival.ways import (
+    DEFAULT_LIMITS,
+    Asked,
+    Directory,
+    Limits,
+    Malformed,
+    Named,
+    Opening,
+    Way,
+)
 from relaytunnel.errors import Failing
 
-__all__ = ["WAYS", "Arrival", "detect"]
+__all__ = ["WAYS", "WAYS_WITHOUT_QUESTION", "Arrival", "detect"]
 
-WAYS: tuple[Opening, ...] = (HTTP,)
+WAYS: tuple[Opening, ...] = (SNI, SOCKS5, SOCKS4, POSTGRES, HTTP, QUESTION)
 """All ways that can be recognised, the first that fits before the later."""
+
+WAYS_WITHOUT_QUESTION = tuple(way for way in WAYS if way is not QUESTION)
+"""The same where nobody is asked, because there is a server for those who do
+not say which one they want."""
 
 
 def detect(prefix: bytes, ways: tuple[Opening, ...] = WAYS) -> Opening | None:
@@ -83,10 +100,49 @@ class Arrival:
             if opening is None:
                 return None
             self.way = opening.begin(self._limits)
-        self.outcome = self.way.feed(self._held)
+        return self._look(self.way)
+
+    def _look(self, way: Way) -> Named | Malformed | None:
+        self.outcome = way.feed(self._held)
         if isinstance(self.outcome, Malformed):
             self._held = b""
         return self.outcome
+
+    def take_reply(self) -> bytes:
+        """
+        @return: what the client is to be told now, so that it goes on.
+        """
+        return b"" if self.way is None else self.way.take_reply()
+
+    def silent(self) -> bool:
+        """
+        The client has been silent for so long that it may be waiting for a
+        word.  If nothing tells its protocol yet, it has none of its own: the
+        next L{ask} puts the question in text.
+
+        @return: whether that is so.
+        """
+        if self.way is not None:
+            return False
+        self.way = QUESTION.begin(self._limits)
+        return True
+
+    def ask(self, directory: Directory, why: Failing | None) -> Asked | None:
+        """
+        Ask the client which server it wants; it named none that is known.
+
+        @param why: why the one that it named cannot be had; L{None} if it
+            named nobody.
+
+        @return: the question; L{None} if its protocol has no words for it.
+            Unless it ends the channel, the client is listened to again.
+        """
+        if self.way is None:
+            return None
+        asked = self.way.ask(directory, why)
+        if asked is not None and not asked.over:
+            self.outcome = None
+        return asked
 
     def take(self) -> bytes:
         """

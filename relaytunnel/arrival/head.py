@@ -51,15 +51,23 @@ class RequestLine:
     What the first line of a head says (RFC 9112 3).
 
     @ivar method: as it was sent.
-    @ivar host_needed: whether the version asks for a Host (HTTP/1.1 does).
-    @ivar authority: the one in the target, if the target has one.
+    @ivar version: as it was sent.
+    @ivar path: the target from its path on (RFC 9112 3.2.1).
+    @ivar authority: the one in the target, if the target has one: the client
+        takes us for a proxy then.
     @ivar default_port: the port that is meant where none is given.
     """
 
     method: bytes
-    host_needed: bool
+    version: bytes = b"HTTP/1.1"
+    path: bytes = b"/"
     authority: Authority | None = None
     default_port: int = 80
+
+    @property
+    def connects(self) -> bool:
+        """Whether it asks for a tunnel."""
+        return self.method == b"CONNECT"
 
 
 @dataclass
@@ -71,12 +79,19 @@ class Fields:
     @ivar count: how many there were.
     @ivar host: the value of Host, or L{None} as long as there was none.
     @ivar accept: the values of Accept.
+    @ivar credentials: the value of Authorization, and of Proxy-Authorization,
+        by the field's name.
+    @ivar cookies: the values of Cookie.
+    @ivar upgrades: whether there was an Upgrade.
     """
 
     limit: int
     count: int = 0
     host: bytes | None = None
     accept: list[str] = field(default_factory=list)
+    credentials: dict[bytes, bytes] = field(default_factory=dict)
+    cookies: list[bytes] = field(default_factory=list)
+    upgrades: bool = False
     _length: bytes | None = None
     _coded: bool = False
 
@@ -111,6 +126,14 @@ class Fields:
             self.host = value
         elif name == b"accept":
             self.accept.append(value.decode("latin-1"))
+        elif name in (b"authorization", b"proxy-authorization"):
+            if name in self.credentials:
+                raise Fault(400, "the request has credentials twice")
+            self.credentials[name] = value
+        elif name == b"cookie":
+            self.cookies.append(value)
+        elif name == b"upgrade":
+            self.upgrades = True
         elif name == b"content-length":
             if not _DIGITS.fullmatch(value):
                 raise Fault(400, "the Content-Length is not a number")
@@ -139,18 +162,32 @@ def parse_request_line(line: bytes) -> RequestLine:
         if version.startswith(b"HTTP/"):
             raise Fault(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
         raise Fault(400, "the first line does not end in an HTTP version")
-    host_needed = version == b"HTTP/1.1"
     if method == b"CONNECT":
-        raise Fault(501, "CONNECT is not served here yet")
+        return _tunnel(target, version)
     if target.startswith(b"/") or (method, target) == (b"OPTIONS", b"*"):
-        return RequestLine(method, host_needed)
+        return RequestLine(method, version, target)
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         raise Fault(400, "the target is neither a path nor an absolute URI")
     scheme = absolute[1].lower()
     if scheme not in _DEFAULT_PORTS:
         raise Fault(400, "the target's scheme is neither http nor https")
-    return RequestLine(method, host_needed, _authority(absolute[2]), _DEFAULT_PORTS[scheme])
+    path = target[absolute.end() :].partition(b"#")[0]
+    if not path.startswith(b"/"):
+        # Of a server as a whole (RFC 9112 3.2.4), or the path that is meant
+        # by none (3.2.1).
+        path = b"*" if (method, path) == (b"OPTIONS", b"") else b"/" + path
+    return RequestLine(method, version, path, _authority(absolute[2]), _DEFAULT_PORTS[scheme])
+
+
+def _tunnel(target: bytes, version: bytes) -> RequestLine:
+    """
+    Read the target of a CONNECT (RFC 9112 3.2.3).
+    """
+    authority = _authority(target)
+    if authority.port is None:
+        raise Fault(400, "a tunnel's target is a host and a port, such as web:443")
+    return RequestLine(b"CONNECT", version, b"", authority, authority.port)
 
 
 def named_by(request: RequestLine, fields: Fields) -> Authority | None:
@@ -165,7 +202,7 @@ def named_by(request: RequestLine, fields: Fields) -> Authority | None:
     @raise Fault: if there is no valid one, or more than one.
     """
     if fields.host is None:
-        if request.host_needed:
+        if request.version == b"HTTP/1.1" and not request.connects:
             raise Fault(400, "the request has no Host")
         return request.authority
     host = _authority(fields.host) if fields.host else None
@@ -173,7 +210,7 @@ def named_by(request: RequestLine, fields: Fields) -> Authority | None:
         return host
     if host is None or not request.authority.same_as(host, request.default_port):
         raise Fault(400, "the target and the Host name different servers")
-    return host
+    return request.authority if request.connects else host
 
 
 def _authority(data: bytes) -> Authority:

@@ -1,5 +1,6 @@
 """
-HTTP/1.0 and HTTP/1.1: the client names its server by the Host of its request.
+HTTP/1.0 and HTTP/1.1: the client names its server by the Host of its request,
+or by the target where it takes us for a proxy.
 
 Here a head is cut out of the bytes that came so far, within its bounds, and
 what was found is turned into what the relay and the client are told.  What a
@@ -11,6 +12,9 @@ channel is looked at: the channel then belongs to one server.
 from __future__ import annotations
 
 from relaytunnel.arrival.answers import http_answer
+from relaytunnel.arrival.authority import Authority
+from relaytunnel.arrival.choosing import Asking, asking
+from relaytunnel.arrival.credentials import basic_login, cookie_value
 from relaytunnel.arrival.head import (
     TOKEN,
     Fault,
@@ -19,7 +23,15 @@ from relaytunnel.arrival.head import (
     named_by,
     parse_request_line,
 )
-from relaytunnel.arrival.ways import DEFAULT_LIMITS, Limits, Malformed, Named, Opening
+from relaytunnel.arrival.ways import (
+    DEFAULT_LIMITS,
+    Asked,
+    Directory,
+    Limits,
+    Malformed,
+    Named,
+    Opening,
+)
 from relaytunnel.errors import Failing
 
 __all__ = ["HTTP", "HttpArrival"]
@@ -27,15 +39,18 @@ __all__ = ["HTTP", "HttpArrival"]
 # Longer than any registered method (UPDATEREDIRECTREF, 17).
 _MAX_METHOD = 32
 
+_TUNNEL_STANDS = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+_HOP_BY_HOP = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
+"""What a proxy does not pass on (RFC 9110 7.6.1, 11.7.2)."""
+
 
 class HttpArrival:
     """
     The head of one client's first request, while it is read and answered.
 
-    It remembers the method and the Accept, so that the answer fits.
+    It remembers what it needs for an answer that fits.
     """
-
-    name = "http"
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._max_head = limits.max_head
@@ -44,6 +59,14 @@ class HttpArrival:
         self._outcome: Named | Malformed | None = None
         # Where the first line begins that was not read yet.
         self._at = 0
+        self._asking = Asking()
+
+    @property
+    def name(self) -> str:
+        """
+        C{connect} for a tunnel, C{http} for all else.
+        """
+        return "connect" if self._request is not None and self._request.connects else "http"
 
     def feed(self, buffer: bytes) -> Named | Malformed | None:
         """
@@ -60,6 +83,22 @@ class HttpArrival:
                 self._outcome = Malformed(fault.failing.reason, answer)
         return self._outcome
 
+    def take_reply(self) -> bytes:
+        """
+        Nothing: a request is answered as a whole.
+        """
+        return b""
+
+    def ask(self, directory: Directory, why: Failing | None) -> Asked | None:
+        """
+        A page that asks, or takes the answer; for those who named nobody.
+        """
+        if why is not None or self._to_proxy:
+            return None
+        remembered = None if self._asking.direct else cookie_value(self._fields.cookies)
+        page = self._asking.answer(directory, remembered, self._accept, self._head_only)
+        return Asked(page, over=True)
+
     def answer(self, failing: Failing) -> bytes:
         """
         An HTTP response whose status says as much as a status can.
@@ -73,10 +112,22 @@ class HttpArrival:
         fault = Fault(408, "the request did not come in time")
         return self._answer(fault.failing, fault.status)
 
+    @property
+    def _accept(self) -> str | None:
+        return ", ".join(self._fields.accept) or None
+
+    @property
+    def _head_only(self) -> bool:
+        return self._request is not None and self._request.method == b"HEAD"
+
+    @property
+    def _to_proxy(self) -> bool:
+        return self._request is not None and self._request.authority is not None
+
     def _answer(self, failing: Failing, status: int | None) -> bytes:
-        accept = ", ".join(self._fields.accept) or None
-        head_only = self._request is not None and self._request.method == b"HEAD"
-        return http_answer(failing, accept, head_only, status=status)
+        return http_answer(
+            failing, self._accept, self._head_only, status=status, proxy=self._to_proxy
+        )
 
     def _read(self, buffer: bytes) -> Named | None:
         """
@@ -107,9 +158,48 @@ class HttpArrival:
                 self._fields.add(line)
             else:
                 authority = named_by(self._request, self._fields)
-                if authority is None:
-                    return Named(self.name, None, None)
-                return Named(self.name, authority.host, authority.port)
+                return self._named(self._request, authority, buffer[: self._at])
+
+    def _named(self, request: RequestLine, authority: Authority | None, head: bytes) -> Named:
+        host, port = (None, None) if authority is None else (authority.host, authority.port)
+        credentials = self._fields.credentials
+        if request.connects:
+            login = basic_login(credentials.get(b"proxy-authorization"))
+            return Named(self.name, host, port, len(head), welcome=_TUNNEL_STANDS, login=login)
+        if request.authority is not None:
+            login = basic_login(credentials.get(b"proxy-authorization"))
+            origin = _origin_form(request, head, self._fields.upgrades)
+            return Named(self.name, host, port, len(head), origin, login=login)
+        self._asking = asking(request.path)
+        return Named(
+            self.name,
+            host,
+            port,
+            login=basic_login(credentials.get(b"authorization")),
+            remembered=None if self._asking.direct else cookie_value(self._fields.cookies),
+        )
+
+
+def _origin_form(request: RequestLine, head: bytes, upgrades: bool) -> bytes:
+    """
+    Turn what was sent to a proxy into what a server expects (RFC 9112 3.2.1).
+
+    A client may send its next request to the same proxy though it is for
+    another server, and all that comes on this channel goes to this one.  So it
+    is the last: unless it becomes another protocol, the server is asked to
+    close.
+
+    @param head: as it was sent, faultless.
+    """
+    lines = head.removeprefix(b"\r\n").split(b"\r\n")
+    kept = [b" ".join((request.method, request.path, request.version))]
+    for line in lines[1:-2]:
+        name = line.partition(b":")[0].lower()
+        if name not in _HOP_BY_HOP or (upgrades and name == b"connection"):
+            kept.append(line)
+    if not upgrades:
+        kept.append(b"Connection: close")
+    return b"\r\n".join((*kept, b"", b""))
 
 
 def _fits(prefix: bytes) -> bool | None:

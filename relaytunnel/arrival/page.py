@@ -1,19 +1,23 @@
 """
-The page that a browser shows when a server cannot be reached.
+The pages that a browser shows: why a server cannot be reached, and the
+question which one is wanted.
 
-It stands by itself: no script, no picture, nothing to fetch, readable on a
+They stand by themselves: no script, no picture, nothing to fetch, readable on a
 telephone and at night.  Everything that is not written here is escaped.  When
-it is sent, and with which fields, is said in L{relaytunnel.arrival.answers}.
+they are sent, and with which fields, is said in L{relaytunnel.arrival.answers}
+and L{relaytunnel.arrival.choosing}.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from http import HTTPStatus
 
+from relaytunnel.arrival.ways import Choice
 from relaytunnel.errors import Code
 
-__all__ = ["error_page"]
+__all__ = ["error_page", "question_page"]
 
 _AGAIN = "Please try again in a moment."
 _OWNER = "If this goes on, tell whoever runs the server."
@@ -23,6 +27,7 @@ _OWNER = "If this goes on, tell whoever runs the server."
 _WORDS = {
     Code.NO_SUCH_SERVER: ("There is no such server here", "Is the address spelt right?"),
     Code.NOT_ALLOWED: ("You may not visit this server", "Its owner decides who may."),
+    Code.LOGIN_NEEDED: ("This server asks who you are", "Its owner decides who may visit it."),
     Code.AGENT_AWAY: ("This server is away just now", f"{_AGAIN} {_OWNER}"),
     Code.BUSY: ("This server is busy", _AGAIN),
     Code.SHUTDOWN: ("This relay is about to stop", _AGAIN),
@@ -34,7 +39,7 @@ _WORDS = {
 }
 _OTHER_WORDS = ("This request was not understood", "The program that sent it is at fault.")
 
-_PAGE = """\
+_FRAME = """\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -45,10 +50,10 @@ _PAGE = """\
 <title>{title}</title>
 <style>
 :root {{ --paper: #f6f7f9; --card: #fff; --ink: #1c2330; --soft: #5a6475; --line: #dfe3ea;
-  --mark: #b4541a; }}
+  --mark: #b4541a; --field: #848d9c; }}
 @media (prefers-color-scheme: dark) {{
   :root {{ --paper: #12151b; --card: #1b2029; --ink: #e8ebf1; --soft: #a0aabb; --line: #2d3440;
-    --mark: #f0a468; }}
+    --mark: #f0a468; --field: #7d879a; }}
 }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem;
@@ -62,19 +67,58 @@ p {{ margin: 0 0 1rem; overflow-wrap: anywhere; }}
 footer {{ border-top: 1px solid var(--line); padding-top: 1rem; color: var(--soft);
   font-size: .875rem; }}
 code {{ font-family: ui-monospace, monospace; }}
-</style>
+{style}</style>
 </head>
 <body>
 <main>
-<p class="status">{status} {phrase}</p>
-<h1>{title}</h1>
-<p>{reason}</p>
-<p class="hint">{hint}</p>
+{content}
 <footer>relaytunnel &middot; <code>{code}</code></footer>
 </main>
 </body>
 </html>
 """
+
+_FAILURE = """\
+<p class="status">{status} {phrase}</p>
+<h1>{title}</h1>
+<p>{reason}</p>
+<p class="hint">{hint}</p>"""
+
+_QUESTION_STYLE = """\
+form { margin: 0; }
+.search { display: flex; gap: .5rem; margin-bottom: 1rem; }
+input, button { font: inherit; color: inherit; border-radius: .5rem; min-height: 2.75rem; }
+input { flex: 1; min-width: 0; padding: .5rem .75rem; background: var(--paper);
+  border: 1px solid var(--field); }
+button { cursor: pointer; padding: .5rem .9rem; background: var(--paper);
+  border: 1px solid var(--line); }
+button:hover, button:focus-visible { border-color: var(--mark); }
+ul { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .5rem; }
+li button { width: 100%; text-align: left; overflow-wrap: anywhere; }
+li b { display: block; }
+li span { color: var(--soft); font-size: .875rem; }
+"""
+
+_QUESTION = """\
+<h1>Which server?</h1>
+{why}<form class="search" action="{action}" method="get">
+<input type="search" name="q" value="{query}" aria-label="Name of a server"
+ placeholder="Name of a server" autocomplete="off" autocapitalize="none" spellcheck="false">
+<input type="hidden" name="to" value="{to}">
+<button>Search</button>
+</form>
+{choices}"""
+
+_CHOICES = """\
+<form action="{action}" method="get">
+<input type="hidden" name="to" value="{to}">
+<ul>
+{items}
+</ul>
+</form>
+<p class="hint">The choice is remembered until this browser is closed.</p>"""
+
+_CHOICE = '<li><button name="server" value="{name}"><b>{name}</b>{address}</button></li>'
 
 
 def error_page(status: HTTPStatus, code: Code, reason: str) -> str:
@@ -86,11 +130,57 @@ def error_page(status: HTTPStatus, code: Code, reason: str) -> str:
     @param reason: a sentence; it may come from anywhere, and is escaped.
     """
     title, hint = _WORDS.get(code, _OTHER_WORDS)
-    return _PAGE.format(
+    return _FRAME.format(
         title=escape(title),
-        status=status.value,
-        phrase=escape(status.phrase),
-        reason=escape(reason),
-        hint=escape(hint),
+        style="",
+        content=_FAILURE.format(
+            status=status.value,
+            phrase=escape(status.phrase),
+            title=escape(title),
+            reason=escape(reason),
+            hint=escape(hint),
+        ),
         code=escape(code.value),
+    )
+
+
+def question_page(
+    choices: Sequence[Choice], action: str, query: str, to: str, code: str, why: str = ""
+) -> str:
+    """
+    Write the page that asks which server is wanted (S5).
+
+    @param choices: the servers among which to choose.
+    @param action: the path that takes the answer: C{server}, or C{q} to search,
+        both with C{to}.
+    @param query: what was searched for, if anything was.
+    @param to: the path to go to afterwards.
+    @param code: what programs know this page by.
+    @param why: a sentence on why the server that was wanted cannot be had.
+    """
+    action, to = escape(action), escape(to)
+    if choices:
+        items = "\n".join(
+            _CHOICE.format(
+                name=escape(choice.connection_id),
+                address=f"<span>{escape(choice.addresses[0])}</span>" if choice.addresses else "",
+            )
+            for choice in choices
+        )
+        listed = _CHOICES.format(action=action, to=to, items=items)
+    elif query:
+        listed = f"<p>No server called <b>{escape(query)}</b> is listed here.</p>"
+    else:
+        listed = '<p class="hint">No server is listed here; type the name of yours.</p>'
+    return _FRAME.format(
+        title="Which server?",
+        style=_QUESTION_STYLE,
+        content=_QUESTION.format(
+            why=f'<p class="status">{escape(why)}</p>\n' if why else "",
+            action=action,
+            query=escape(query),
+            to=to,
+            choices=listed,
+        ),
+        code=escape(code),
     )

@@ -8,12 +8,24 @@ other one.
 
 from __future__ import annotations
 
-from relaytunnel.arrival.ways import DEFAULT_LIMITS, Limits, Malformed, Named, Opening
+from relaytunnel.arrival.ways import (
+    DEFAULT_LIMITS,
+    Asked,
+    Directory,
+    Limits,
+    Malformed,
+    Named,
+    Opening,
+)
 from relaytunnel.errors import Code, Failing
 
 __all__ = ["UNKNOWN", "UnknownArrival", "one_line", "text_line", "too_late"]
 
 _MAX_REASON = 256
+_SPOKEN = (
+    "this protocol does not say which server is wanted; TLS with a server name, HTTP/1.1,"
+    " HTTP CONNECT, SOCKS5 or a line of text do"
+)
 
 
 def one_line(text: str) -> str:
@@ -42,7 +54,8 @@ def too_late() -> bytes:
 
 class UnknownArrival:
     """
-    A client whose first bytes belong to no way: it is told so.
+    A client whose first bytes belong to no way.  It names nobody; if nobody
+    serves such clients, it is told what is spoken here.
     """
 
     name = "unknown"
@@ -56,8 +69,19 @@ class UnknownArrival:
         """
         Find nothing in whatever it is; see L{Way.feed}.
         """
-        failing = Failing(Code.UNSUPPORTED, "this protocol is not spoken here; HTTP/1.1 is")
-        return Malformed(failing.reason, text_line(failing))
+        return Named(self.name, None)
+
+    def take_reply(self) -> bytes:
+        """
+        Nothing.
+        """
+        return b""
+
+    def ask(self, directory: Directory, why: Failing | None) -> Asked | None:
+        """
+        There is no answer to be had, so the channel ends behind the question.
+        """
+        return Asked(text_line(Failing(Code.UNSUPPORTED, _SPOKEN)), over=True)
 
     def answer(self, failing: Failing) -> bytes:
         """

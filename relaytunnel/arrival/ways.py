@@ -10,18 +10,24 @@ among them in L{relaytunnel.arrival.detect}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from relaytunnel.errors import Failing
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "Asked",
+    "Choice",
+    "Directory",
     "Limits",
+    "Login",
     "Malformed",
     "Named",
     "Opening",
+    "Prelude",
+    "Quiet",
     "Way",
 ]
 
@@ -43,6 +49,31 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
+class Login:
+    """
+    A user name and a password, as the client gave them.
+    """
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Prelude:
+    """
+    What the relay says to the server in the client's stead, before anything
+    of the client's own reaches it, and what the server has to answer.
+
+    @ivar says: the bytes for the server.
+    @ivar hears: the very bytes that it answers; they do not reach the client,
+        who has had them.
+    """
+
+    says: bytes
+    hears: bytes
+
+
+@dataclass(frozen=True)
 class Named:
     """
     The client said which server it wants.
@@ -53,11 +84,26 @@ class Named:
         form, without brackets.  L{None} if the client named nobody, as
         HTTP/1.0 allows.
     @ivar port: the port it named beside the host, if it did.
+    @ivar consumed: how many of the client's first bytes were for the relay
+        alone and do not go on to the server.
+    @ivar instead: what goes on in their place.
+    @ivar welcome: what the client is told when its server has been reached,
+        before anything that the server says.
+    @ivar login: who it says it is.
+    @ivar remembered: the connection ID that it chose before, when it was
+        asked; of use if it named nobody.
+    @ivar prelude: what precedes the client's bytes at the server.
     """
 
     way: str
     host: str | None
-    port: int | None
+    port: int | None = None
+    consumed: int = 0
+    instead: bytes = b""
+    welcome: bytes = b""
+    login: Login | None = None
+    remembered: str | None = None
+    prelude: Prelude | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +118,51 @@ class Malformed:
 
     reason: str
     answer: bytes
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    A server that a client may be told of.
+
+    @ivar connection_id: its name.
+    @ivar addresses: where it is found, as people type it.
+    """
+
+    connection_id: str
+    addresses: tuple[str, ...] = ()
+
+
+class Directory(Protocol):
+    """
+    What one client may know of the servers, when it is asked which it wants.
+    """
+
+    def listed(self) -> Sequence[Choice]:
+        """
+        @return: the servers whose owners want them listed and that this client
+            may reach, in the order of their names.
+        """
+
+    def refuses(self, connection_id: str) -> Failing | None:
+        """
+        @return: why this client cannot have the server of this ID, listed or
+            not; L{None} if it can.
+        """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """
+    The question, as it is put to the client (S5).
+
+    @ivar data: what is to be sent.
+    @ivar over: whether the client channel ends behind it; if not, the client
+        goes on, and is listened to.
+    """
+
+    data: bytes
+    over: bool
 
 
 class Way(Protocol):
@@ -102,6 +193,21 @@ class Way(Protocol):
         @return: what was found, or L{None} if it takes more bytes to tell.
         """
 
+    def take_reply(self) -> bytes:
+        """
+        @return: what the client is to be told now, so that it goes on; once.
+        """
+
+    def ask(self, directory: Directory, why: Failing | None) -> Asked | None:
+        """
+        Ask the client which server it wants.
+
+        @param why: why the one that it named cannot be had; L{None} if it
+            named nobody.
+
+        @return: the question; L{None} if this protocol has no words for it.
+        """
+
     def answer(self, failing: Failing) -> bytes:
         """
         Say in the client's protocol why it cannot be served.
@@ -115,6 +221,24 @@ class Way(Protocol):
 
         @return: all that is to be sent before the client channel ends.
         """
+
+
+class Quiet:
+    """
+    A way in which only the client speaks, until it is served or turned away.
+    """
+
+    def take_reply(self) -> bytes:
+        """
+        Nothing.
+        """
+        return b""
+
+    def ask(self, directory: Directory, why: Failing | None) -> Asked | None:
+        """
+        There are no words for it.
+        """
+        return None
 
 
 @dataclass(frozen=True)

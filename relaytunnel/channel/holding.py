@@ -47,6 +47,15 @@ class Holding:
         self._limit = limit
         self._pause_when_full()
 
+    def replace(self, size: int, instead: bytes) -> None:
+        """
+        Hold this in place of the first bytes.
+
+        @param size: how many they are.
+        """
+        if size or instead:
+            self.held = instead + self.held[size:]
+
     def data_received(self, data: bytes) -> None:
         self.held += data
         self._pause_when_full()

@@ -20,10 +20,10 @@ from relaytunnel.config.load import (
 )
 from relaytunnel.config.model import (
     AgentConfig,
+    ClientPort,
     FileAccount,
     RelayConfig,
     default_state,
-    secret_hash,
 )
 from relaytunnel.config.names import (
     PortRange,
@@ -37,9 +37,11 @@ from relaytunnel.config.names import (
     publish_pattern,
 )
 from relaytunnel.config.server import ServerConfig
+from relaytunnel.config.users import secret_hash
 
 __all__ = [
     "AgentConfig",
+    "ClientPort",
     "FileAccount",
     "Limits",
     "Network",

@@ -33,7 +33,7 @@ class Checked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             faults.append(f"{place}: {error}")
 
 
-def each(parse: Callable[[str], T]) -> Callable[[Iterable[str]], tuple[T, ...]]:
+def each(parse: Callable[[Any], T]) -> Callable[[Iterable[Any]], tuple[T, ...]]:
     """
     Make of a parser for one text a parser for several.
     """

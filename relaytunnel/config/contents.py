@@ -13,17 +13,17 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import relaytunnel.wire.invitation as wire_invitation
-from relaytunnel.config.access import networks
+from relaytunnel.config.access import Network, networks
 from relaytunnel.config.endpoints import target
 from relaytunnel.config.limits import LIMIT_KEYS, Limits
 from relaytunnel.config.model import (
     AgentConfig,
+    ClientPort,
     FileAccount,
     RelayConfig,
     ServerConfig,
     admin_endpoint,
     listening_endpoint,
-    secret_hash,
 )
 from relaytunnel.config.names import (
     PortRange,
@@ -34,7 +34,9 @@ from relaytunnel.config.names import (
     publish_pattern,
     shown,
 )
+from relaytunnel.config.server import proxy_version
 from relaytunnel.config.tables import Table, given, key_shown, nearest
+from relaytunnel.config.users import secret_hash, user_name
 from relaytunnel.errors import ConfigError, InvitationError
 
 __all__ = ["read_agent", "read_relay"]
@@ -53,7 +55,7 @@ def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig
     faults: list[str] = []
     relay, listen, tls = _tables(top, name, faults, "agent", "relay", "listen", "tls")
     relay.only("name", "state")
-    listen.only("agents", "clients", "admin", "ports")
+    listen.only("agents", "clients", "admin", "ports", "proxies")
     tls.only("certificate", "key")
     path, default = _path_in(directory), RelayConfig()
 
@@ -67,7 +69,8 @@ def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig
             name=relay.text("name", host, default.name),
             state=relay.text("state", path, default.state),
             agents=listen.text("agents", listening_endpoint, default.agents),
-            clients=listen.texts("clients", listening_endpoint, default.clients),
+            clients=listen.items("clients", _client_port, default.clients),
+            proxies=listen.texts("proxies", _network, ()),
             admin=listen.text("admin", admin_endpoint, default.admin),
             ports=listen.text("ports", PortRange.parse, default.ports),
             certificate=pem("certificate"),
@@ -114,14 +117,42 @@ def _account(table: Table, stand_in: str) -> FileAccount:
 
 
 def _server(table: Table, stand_in: str) -> ServerConfig:
-    table.only("id", "target", "reach", "allow", "data")
+    table.only(
+        "id",
+        "target",
+        "reach",
+        "allow",
+        "data",
+        "listed",
+        "users",
+        "sessions-per-client",
+        "proxy",
+    )
     return ServerConfig(
         id=table.text("id", connection_id, stand_in, must=True),
         target=table.text("target", target, "tcp:localhost:1", must=True),
         reach=table.texts("reach", Reach.parse, ()),
-        allow=table.texts("allow", lambda text: networks([text])[0], ()),
+        allow=table.texts("allow", _network, ()),
         data=table.text("data", _data, "tls"),
+        listed=table.flag("listed"),
+        users=table.pairs("users", user_name, secret_hash),
+        sessions_per_client=table.whole("sessions-per-client", 0),
+        proxy=table.text("proxy", proxy_version, ""),
     )
+
+
+def _client_port(value: str | Table) -> ClientPort:
+    if isinstance(value, str):
+        return ClientPort(endpoint=listening_endpoint(value))
+    value.only("endpoint", "default")
+    return ClientPort(
+        endpoint=value.text("endpoint", listening_endpoint, "tcp:0", must=True),
+        default=value.text("default", connection_id, ""),
+    )
+
+
+def _network(text: str) -> Network:
+    return networks([text])[0]
 
 
 def _limits(top: dict[str, object], name: str, faults: list[str]) -> Limits:

@@ -40,6 +40,12 @@ class Limits(
     """From accept until an agent has proved who it is, in seconds."""
     arrival: _Deadline = 5.0
     """From accept until a client has said which server it wants, in seconds."""
+    silence: _Deadline = 2.0
+    """From accept until a client that says nothing is asked, in seconds."""
+    question: _Deadline = 60.0
+    """From the first question in text until the client has named a server, in seconds."""
+    balancer: _Deadline = 3.0
+    """From accept until a balancer has said whose connection it is, in seconds."""
     waiting: _Deadline = 10.0
     """How long a session waits for its data channel, and its ticket is good, in seconds."""
     waiting_per_server: _Count = 64

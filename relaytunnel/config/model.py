@@ -11,20 +11,29 @@ C{names} and C{endpoints}.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
 import msgspec
 
+from relaytunnel.config.access import Network
 from relaytunnel.config.checked import Checked, each, once
 from relaytunnel.config.endpoints import endpoint_description
 from relaytunnel.config.limits import Limits
-from relaytunnel.config.names import PortRange, agent_id, host, publish_pattern, shown
+from relaytunnel.config.names import (
+    PortRange,
+    agent_id,
+    connection_id,
+    host,
+    publish_pattern,
+    shown,
+)
 from relaytunnel.config.server import ServerConfig
+from relaytunnel.config.users import secret_hash
 from relaytunnel.errors import ConfigError
 
 __all__ = [
     "AgentConfig",
+    "ClientPort",
     "FileAccount",
     "Limits",
     "RelayConfig",
@@ -32,18 +41,7 @@ __all__ = [
     "admin_endpoint",
     "default_state",
     "listening_endpoint",
-    "secret_hash",
 ]
-
-# What scrypt may cost: a guess on one side, this process on the other.
-_MOST_R = 32
-_MOST_P = 16
-_MOST_MEMORY = 512 * 1024 * 1024
-
-_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-_SCRYPT = re.compile(
-    r"scrypt:([1-9][0-9]{0,7}):([1-9][0-9]?):([1-9][0-9]?):(?:[0-9a-f]{2}){8,64}:[0-9a-f]{64}"
-)
 
 
 def default_state(environ: Mapping[str, str] | None = None, uid: int | None = None) -> str:
@@ -87,29 +85,33 @@ def admin_endpoint(text: str) -> str:
     return "" if text in ("", "off") else listening_endpoint(text)
 
 
-def secret_hash(text: str) -> str:
+class ClientPort(Checked, frozen=True, rename="kebab"):
     """
-    Check the stored form of an agent's secret: C{sha256:HASH_HEX} or
-    C{scrypt:N:r:p:SALT_HEX:HASH_HEX}, with parameters that neither make the
-    hash worthless nor the relay busy (RFC 7914 asks for N a power of two).
+    A shared port that clients dial.
 
-    @return: the text in lower case.
-    @raise ValueError: it is neither; the message does not quote it.
+    @ivar endpoint: where to listen.
+    @ivar default: the connection ID of the server for clients that name none
+        that is known; nothing means that they are asked, or turned away.
     """
-    text = text.lower()
-    if _SHA256.fullmatch(text):
-        return text
-    found = _SCRYPT.fullmatch(text)
-    if found is None:
-        raise ValueError("expected scrypt:N:r:p:SALT_HEX:HASH_HEX or sha256:HASH_HEX")
-    n, r, p = (int(number) for number in found.group(1, 2, 3))
-    if not 2**10 <= n <= 2**20 or n & (n - 1):
-        raise ValueError("scrypt's N is a power of two from 1024 to 1048576")
-    if r > _MOST_R or p > _MOST_P:
-        raise ValueError(f"scrypt's r is from 1 to {_MOST_R} and its p from 1 to {_MOST_P}")
-    if 128 * n * r > _MOST_MEMORY:
-        raise ValueError("scrypt's N and r would take more than 512 MiB")
-    return text
+
+    endpoint: str
+    default: str = ""
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        self.settle(faults, "endpoint", "[listen] clients", listening_endpoint)
+        if self.default:
+            self.settle(
+                faults,
+                "default",
+                f"[listen] clients {shown(self.endpoint)} default",
+                connection_id,
+            )
+        if faults:
+            raise ConfigError(faults)
+
+    def __str__(self) -> str:
+        return self.endpoint
 
 
 class FileAccount(Checked, frozen=True, rename="kebab"):
@@ -137,6 +139,12 @@ class FileAccount(Checked, frozen=True, rename="kebab"):
             raise ConfigError(faults)
 
 
+def _client_port(given: str | ClientPort) -> ClientPort:
+    if isinstance(given, ClientPort):
+        return given
+    return ClientPort(endpoint=listening_endpoint(given))
+
+
 class RelayConfig(Checked, frozen=True, rename="kebab"):
     """
     Everything that a relay is told.
@@ -144,7 +152,10 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
     @ivar name: its public name or IP address.
     @ivar state: the directory of its key, certificate and accounts.
     @ivar agents: the endpoint that agents dial.
-    @ivar clients: the endpoints that clients dial.
+    @ivar clients: the shared ports that clients dial; an endpoint stands for
+        one without a default.
+    @ivar proxies: the networks of balancers, which begin every connection to a
+        client's port with a header of the PROXY protocol.
     @ivar admin: the endpoint of the admin interface, or nothing.
     @ivar ports: the ports that servers may ask for.
     @ivar certificate: a PEM file with the chain, if not the relay's own.
@@ -154,7 +165,8 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
     name: str = "localhost"
     state: str = msgspec.field(default_factory=default_state)
     agents: str = "tcp:7000"
-    clients: tuple[str, ...] = ("tcp:8000",)
+    clients: tuple[ClientPort, ...] = (ClientPort(endpoint="tcp:8000"),)
+    proxies: tuple[Network, ...] = ()
     admin: str = "tcp:7080:interface=127.0.0.1"
     ports: PortRange = PortRange(20000, 20999)
     certificate: str | None = None
@@ -168,7 +180,7 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
         if not self.state:
             faults.append("[relay] state: a directory is needed")
         self.settle(faults, "agents", "[listen] agents", listening_endpoint)
-        self.settle(faults, "clients", "[listen] clients", each(listening_endpoint))
+        self.settle(faults, "clients", "[listen] clients", each(_client_port))
         self.settle(faults, "admin", "[listen] admin", admin_endpoint)
         if not self.clients:
             faults.append("[listen] clients: at least one endpoint is needed")

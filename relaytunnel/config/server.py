@@ -9,15 +9,34 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+import relaytunnel.config.users as given_users
 from relaytunnel.config.access import Network
 from relaytunnel.config.checked import Checked, once
 from relaytunnel.config.endpoints import target as endpoint_target
 from relaytunnel.config.names import Reach, connection_id, port_number, shown
 from relaytunnel.errors import ConfigError
 
-__all__ = ["ServerConfig"]
+__all__ = ["MOST_SESSIONS", "ServerConfig", "proxy_version"]
 
-_OPTION_PORT = re.compile(r",port=([^,:/]*)\Z")
+MOST_SESSIONS = 1_000_000
+"""As many as a limit of sessions can be."""
+
+_OPTION = re.compile(r",(?:(port|proxy)=([^,:/]*)|(listed))\Z")
+
+
+def proxy_version(text: str) -> Literal["", "v1", "v2"]:
+    """
+    Check how the server is told of its clients' addresses.
+
+    @raise ValueError: it is neither C{v1}, C{v2} nor C{off}.
+    """
+    if text in ("", "off"):
+        return ""
+    if text == "v1":
+        return "v1"
+    if text == "v2":
+        return "v2"
+    raise ValueError(f"{shown(text)}: expected v1, v2 or off")
 
 
 class ServerConfig(Checked, frozen=True, rename="kebab"):
@@ -30,6 +49,13 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
     @ivar allow: which clients may; none means everybody.
     @ivar data: whether its data channels are encrypted; C{plain} suits what
         is encrypted already.
+    @ivar listed: whether clients that name nobody are told of it.
+    @ivar users: who may come in, each with the hash of a password; nobody
+        named means that none is asked for.
+    @ivar sessions_per_client: how many sessions one client address may have;
+        0 is as many as the relay allows.
+    @ivar proxy: in which version of the PROXY protocol the server is told its
+        client's address, if in any.
     """
 
     id: str
@@ -37,6 +63,10 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
     reach: tuple[Reach, ...] = ()
     allow: tuple[Network, ...] = ()
     data: Literal["tls", "plain"] = "tls"
+    listed: bool = False
+    users: tuple[tuple[str, str], ...] = ()
+    sessions_per_client: int = 0
+    proxy: Literal["", "v1", "v2"] = ""
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -46,14 +76,27 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
         faults += once((r for r in self.reach if str(r) != "port:0"), f"{place} reach")
         if self.data not in ("tls", "plain"):
             faults.append(f"{place} data: {shown(self.data)}: expected tls or plain")
+        self.settle(faults, "users", f"{place} users", given_users.users)
+        self.settle(faults, "proxy", f"{place} proxy", proxy_version)
+        if not 0 <= self.sessions_per_client <= MOST_SESSIONS:
+            faults.append(
+                f"{place} sessions-per-client: {self.sessions_per_client} is not from 0 to"
+                f" {MOST_SESSIONS}"
+            )
+        for way in self.reach:
+            if self.users and way.kind in ("port", "sni"):
+                faults.append(
+                    f"{place} users: no password can be given by {way}; leave one of them out"
+                )
         if faults:
             raise ConfigError(faults)
 
     @classmethod
     def from_option(cls, option: str) -> ServerConfig:
         """
-        Read C{NAME=TARGET} or C{NAME=TARGET,port=N} as given to C{--publish}.
-        With a port the server is reached by that port and by its ID.
+        Read C{NAME=TARGET} as given to C{--publish}, with C{,port=N},
+        C{,listed} and C{,proxy=v2} behind it as wanted.  With a port the
+        server is reached by that port and by its ID.
 
         @raise ConfigError: it is faulty; the message quotes it.
         """
@@ -62,10 +105,22 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
             if not equals:
                 raise ValueError("expected NAME=TARGET, for example web=127.0.0.1:8080")
             reach: tuple[Reach, ...] = ()
-            wish = _OPTION_PORT.search(where)
-            if wish is not None:
+            proxy: Literal["", "v1", "v2"] = ""
+            listed = False
+            while (wish := _OPTION.search(where)) is not None:
                 where = where[: wish.start()]
-                reach = (Reach("name"), Reach("port", str(port_number(wish[1], lowest=0))))
-            return cls(id=connection_id(name), target=endpoint_target(where), reach=reach)
+                if wish[1] == "port":
+                    reach = (Reach("name"), Reach("port", str(port_number(wish[2], lowest=0))))
+                elif wish[1] == "proxy":
+                    proxy = proxy_version(wish[2])
+                else:
+                    listed = True
+            return cls(
+                id=connection_id(name),
+                target=endpoint_target(where),
+                reach=reach,
+                listed=listed,
+                proxy=proxy,
+            )
         except ValueError as error:
             raise ConfigError([f"--publish {shown(option)}: {error}"]) from None

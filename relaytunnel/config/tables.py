@@ -110,6 +110,74 @@ class Table:
             self.fault(key, error)
             return otherwise
 
+    def flag(self, key: str, otherwise: bool = False) -> bool:
+        """
+        Read a boolean.
+        """
+        value = self._values.get(key, otherwise)
+        if not isinstance(value, bool):
+            self.fault(key, f"expected a boolean, given {given(value)}")
+            return otherwise
+        return value
+
+    def whole(self, key: str, otherwise: int) -> int:
+        """
+        Read a whole number.
+        """
+        value = self._values.get(key, otherwise)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fault(key, f"expected a whole number, given {given(value)}")
+            return otherwise
+        return value
+
+    def pairs(
+        self, key: str, parse_name: Callable[[str], str], parse: Callable[[str], str]
+    ) -> tuple[tuple[str, str], ...]:
+        """
+        Read a table of names, each with a string; a faulty pair has a line and
+        is left out.
+        """
+        values = self._values.get(key, {})
+        if not isinstance(values, dict):
+            self.fault(key, f"expected a table, given {given(values)}")
+            return ()
+        read = []
+        for name, value in values.items():
+            try:
+                if not isinstance(value, str):
+                    raise ValueError(f"expected a string, given {given(value)}")
+                read.append((parse_name(name), parse(value)))
+            except ValueError as error:
+                self.fault(key, f"{shown(name)}: {error}")
+        return tuple(read)
+
+    def items(
+        self, key: str, read: Callable[[str | Table], T], otherwise: tuple[T, ...]
+    ) -> tuple[T, ...]:
+        """
+        Read a list of strings and tables; each faulty one has a line and is
+        left out.
+        """
+        if key not in self._values:
+            return otherwise
+        value = self._values[key]
+        if not isinstance(value, list):
+            self.fault(key, f"expected a list of strings, given {given(value)}")
+            return otherwise
+        found = []
+        for number, item in enumerate(value, 1):
+            if not isinstance(item, (str, dict)):
+                self.fault(key, f"expected a list of strings, given {given(item)} in it")
+                continue
+            place = f"{self.place} {key_shown(key)} number {number}:"
+            try:
+                found.append(
+                    read(item if isinstance(item, str) else Table(item, place, self.faults))
+                )
+            except ValueError as error:
+                self.fault(key, error)
+        return tuple(found) if found or not value else otherwise
+
     def texts(
         self, key: str, parse: Callable[[str], T], otherwise: tuple[T, ...], single: bool = False
     ) -> tuple[T, ...]:

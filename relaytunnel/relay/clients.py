@@ -5,25 +5,39 @@ The client channels, on sockets: S5, S6, S11, and what a client is told.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from relaytunnel.arrival import DEFAULT_LIMITS, Arrival, Malformed, Named
+from relaytunnel.accounts.passwords import Passwords
+from relaytunnel.arrival import Login, Named, Prelude
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.config.access import Network, allowed
 from relaytunnel.config.limits import Limits
-from relaytunnel.errors import Code, Failing, Rejection
+from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
+from relaytunnel.relay.balancers import Balanced
+from relaytunnel.relay.finding import (
+    ClientDirectory,
+    Finder,
+    check_access,
+    login_to_compare,
+)
+from relaytunnel.relay.listener import Listener
+from relaytunnel.relay.prelude import PreludeExchange
 from relaytunnel.relay.registry import PublishedServer, Registry
 from relaytunnel.relay.visits import Visit, Visits
 from relaytunnel.relay.waiting import Place
 from relaytunnel.splice import SpliceReport
 from relaytunnel.steps import happened
+from relaytunnel.wire.proxied import Proxied
 
 __all__ = ["ClientVisit", "Clients", "OwnPort", "SharedPort"]
 
@@ -44,13 +58,23 @@ class Clients:
         registry: Registry,
         visits: Visits,
         engine: ISpliceEngine,
+        finder: Finder,
+        passwords: Passwords,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
+        """
+        @param proxies: the networks of balancers.
+        """
         self.clock = clock
         self.limits = limits
         self.edges = edges
         self.registry = registry
         self.visits = visits
         self.engine = engine
+        self.finder = finder
+        self.passwords = passwords
+        self.proxies = proxies
+        self.balanced: set[Balanced] = set()
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())
@@ -65,6 +89,8 @@ class Clients:
             splice.close()
         for visit in list(self.present):
             visit.abort()
+        for balanced in list(self.balanced):
+            balanced.abort()
 
     def cut_off(self) -> None:
         """
@@ -88,16 +114,31 @@ class ClientVisit:
     One client: its channel, and the door by which its visit reaches it.
     """
 
-    _deadline: IDelayedCall | None = None
-    _arrival: Arrival | None = None
-    _answer: Callable[[Failing], bytes] | None = None
-    _fed = 0
+    _log = Logger()
 
-    def __init__(self, clients: Clients, channel: TCPChannel) -> None:
+    came_to = ""
+    _listener: Listener | None = None
+    _answer: Callable[[Failing], bytes] | None = None
+    _default = ""
+    _welcome = b""
+    _prelude: Prelude | None = None
+    _exchange: PreludeExchange | None = None
+    _over_and_gone = False
+
+    def __init__(
+        self, clients: Clients, channel: TCPChannel, proxied: Proxied | None = None
+    ) -> None:
+        """
+        @param proxied: whose channel it is, if a balancer has said so.
+        """
         self._clients = clients
         self._channel = channel
-        self.client = channel.peer
-        self.host = channel.host
+        self._proxied = proxied
+        if proxied is None or proxied.source is None:
+            self.client, self.host = channel.peer, channel.host
+        else:
+            self.host = proxied.source[0]
+            self.client = f"{self.host}:{proxied.source[1]}"
         self._visit = clients.visits.arrive(self)
         channel.holding.lost = self._left
         happened("S5", f"a client has connected from {self.client}")
@@ -113,87 +154,117 @@ class ClientVisit:
         else:
             self._seek(server, f"port:{port}")
 
-    def arrive(self) -> None:
+    def arrive(self, default: str = "") -> None:
         """
         The client came to a shared port: listen to what it says.
+
+        @param default: the connection ID of the server for those who name none
+            that is known, if there is one.
         """
-        self._arrival = Arrival()
-        self._answer = self._arrival.answer
-        self._channel.holding.heard = self._heard
-        # A whole head and a byte too many have to come in before it is paused.
-        held = self._clients.limits.held
-        self._channel.holding.bound(max(held, DEFAULT_LIMITS.max_head + 1))
-        self._deadline = self._clients.clock.callLater(
-            self._clients.limits.arrival, self._said_nothing
+        clients = self._clients
+        self._default = default
+        self._listener = Listener(
+            self._channel,
+            self,
+            ClientDirectory(clients.registry, self.host),
+            clients.clock,
+            clients.limits,
+            asks=not default,
         )
+        self._answer = self._listener.answer
 
-    def _heard(self) -> None:
-        assert self._arrival is not None
-        holding = self._channel.holding
-        outcome = self._arrival.feed(holding.held[self._fed :])
-        self._fed = len(holding.held)
-        if isinstance(outcome, Named):
-            self._named(outcome)
-        elif isinstance(outcome, Malformed):
-            self._say(outcome.answer, Rejection(Code.INVALID, outcome.reason))
-        elif holding.ended:
-            self._say(b"", Rejection(Code.INVALID, "the client named no server and ended"))
+    # What the listener says
 
-    def _named(self, named: Named) -> None:
+    def named(self, named: Named) -> None:
+        server, arrived = self._clients.finder.find(named, self._default)
+        check_access(server, self.host)
         self._stop_listening()
-        host = named.host
-        if host is None:
-            self._turn_away(Rejection(Code.NO_SUCH_SERVER, "the request names no host"))
-            return
-        server = self._clients.registry.by_host(host)
-        if server is None:
-            self._turn_away(self._clients.registry.missing(host))
-        else:
-            self._seek(server, f"host:{host}")
+        self._channel.holding.replace(named.consumed, named.instead)
+        self._welcome, self._prelude = named.welcome, named.prelude
+        try:
+            login = login_to_compare(server, named.way, named.login)
+            if login is None:
+                self._seek(server, arrived)
+            else:
+                self._compare(server, arrived, login)
+        except Rejection as rejection:
+            self._turn_away(rejection)
 
-    def _said_nothing(self) -> None:
-        assert self._arrival is not None
-        limit = self._clients.limits.arrival
-        self._say(
-            self._arrival.timed_out(),
-            Rejection(Code.TIMEOUT, f"the client named no server within {limit:g} s"),
-        )
-
-    def _say(self, answer: bytes, why: Rejection) -> None:
-        """
-        The client named nobody: answer it in what it speaks.
-        """
-        self._stop_listening()
+    def not_served(self, why: Rejection, answer: bytes) -> None:
         self._answer = lambda failing: answer
         self._turn_away(why)
 
-    def _stop_listening(self) -> None:
-        self._channel.holding.heard = None
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
-        if self._arrival is not None:
-            self._arrival.take()
-            self._channel.holding.bound(self._clients.limits.held)
+    def _compare(self, server: PublishedServer, arrived: str, login: Login) -> None:
+        """
+        Let the client in, if its password is right.
 
-    def _seek(self, server: PublishedServer, arrived: str) -> None:
-        self._clients.visits.seek(self._visit, self, server, arrived)
+        @raise Rejection: it cannot be compared now.
+        """
+
+        def compared(right: bool) -> None:
+            if self._over_and_gone:
+                return
+            if self._clients.registry.servers.get(server.connection_id) is not server:
+                self._turn_away(Rejection(Code.AGENT_AWAY, "the server went away"))
+            elif right:
+                self._seek(server, arrived, login)
+            else:
+                self._turn_away(
+                    Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
+                )
+
+        checking = self._clients.passwords.check(
+            server.users, login.user, login.password, self.host
+        )
+        checking.addCallback(compared).addErrback(self._cannot_compare)
+
+    def _cannot_compare(self, failure: Failure) -> None:
+        if not failure.check(AccountError):  # the relay stops
+            self._log.failure("a password could not be compared", failure)
+        if not self._over_and_gone:
+            self._turn_away(Rejection(Code.INTERNAL, "the password could not be compared"))
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.stop()
+
+    def _seek(self, server: PublishedServer, arrived: str, login: Login | None = None) -> None:
+        if server.wants_address:
+            self.came_to = self._local_address()
+        self._clients.visits.seek(self._visit, self, server, arrived, login)
+
+    def _local_address(self) -> str:
+        if self._proxied is not None and self._proxied.destination is not None:
+            host, port = self._proxied.destination
+        else:
+            address: Any = self._channel.transport.getHost()  # type: ignore[union-attr]
+            host, port = getattr(address, "host", ""), getattr(address, "port", 0)
+        return f"{host}:{port}" if host else ""
 
     def _turn_away(self, why: Rejection) -> None:
         self._clients.visits.turn_away(self._visit, why)
 
     def _left(self, why: Lost) -> None:
+        self._go()
+        if self._exchange is not None:
+            self._exchange.stop()
+            self._part("the client left before it was served")
+        else:
+            self._visit.client_left()
+
+    def _go(self) -> None:
+        self._over_and_gone = True
         self._stop_listening()
         self._clients.present.discard(self)
-        self._visit.client_left()
 
     # The door
 
     def tell(self, failing: Failing) -> None:
+        self._go()
         self._clients.journal.note(
             f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
         )
-        self._clients.present.discard(self)
         if self._answer is None:
             # A port of its own has no protocol to speak: a reset at once says
             # more than silence.
@@ -208,10 +279,41 @@ class ClientVisit:
         """
         S11
         """
+        if self._prelude is None:
+            self._join(stream, place)
+            return
+        clients = self._clients
+        self._place = place
+
+        def done(failing: Failing | None) -> None:
+            self._exchange = None
+            if failing is None:
+                self._join(stream, place)
+            else:
+                self._part(failing.reason)
+                self.tell(failing)
+
+        self._exchange = PreludeExchange(
+            stream, self._prelude, done, clients.clock, clients.limits.dial
+        )
+
+    def _part(self, why: str) -> None:
+        """
+        The session ends before it was spliced.
+        """
+        self._exchange = None
+        self._clients.journal.note(
+            f"session {self._place.session} of {self.client} is over: {why}"
+        )
+        self._visit.over()
+
+    def _join(self, stream: object, place: Place[Visit]) -> None:
         happened("S11", "the relay splices the client channel and the data channel")
         clients = self._clients
-        self._arrival = self._answer = None
+        self._answer = None
         clients.present.discard(self)
+        if self._welcome:
+            self._channel.write(self._welcome)
         splice = clients.engine.join(self._channel, stream, clients.limits, clients.clock)
         clients.splices[place.session] = (self, place, splice)
         done: Deferred[SpliceReport] = splice.done
@@ -234,10 +336,13 @@ class ClientVisit:
         """
         End the visit of a client that is not served yet.
         """
-        self._stop_listening()
-        self._clients.present.discard(self)
+        self._go()
         self._channel.reset()
-        self._visit.client_left()
+        if self._exchange is not None:
+            self._exchange.stop()
+            self._part("the relay stops")
+        else:
+            self._visit.client_left()
 
 
 class _Port(Factory):
@@ -252,7 +357,22 @@ class _Port(Factory):
         return TCPChannel(clients.clock, clients.limits, clients.edges, self._connected)
 
     def _connected(self, channel: TCPChannel) -> None:
-        self._arrive(ClientVisit(self._clients, channel))
+        clients = self._clients
+        if clients.proxies and allowed(clients.proxies, channel.host):
+            clients.balanced.add(
+                Balanced(
+                    channel,
+                    self._known,
+                    clients.balanced.discard,
+                    clients.clock,
+                    clients.limits.balancer,
+                )
+            )
+        else:
+            self._arrive(ClientVisit(clients, channel))
+
+    def _known(self, channel: TCPChannel, proxied: Proxied) -> None:
+        self._arrive(ClientVisit(self._clients, channel, proxied))
 
 
 class SharedPort(_Port):
@@ -260,8 +380,12 @@ class SharedPort(_Port):
     A port where clients say which server they want.
     """
 
-    def __init__(self, clients: Clients) -> None:
-        super().__init__(clients, ClientVisit.arrive)
+    def __init__(self, clients: Clients, default: str = "") -> None:
+        """
+        @param default: the connection ID of the server for those who name none
+            that is known, if there is one.
+        """
+        super().__init__(clients, lambda visit: visit.arrive(default))
 
 
 class OwnPort(_Port):

@@ -173,6 +173,8 @@ def addresses(name: str, clients: tuple[int, ...]) -> Callable[[str, Reach], tup
     def say(connection_id: str, way: Reach) -> tuple[str, ...]:
         if way.kind == "port":
             return (f"tcp://{host}:{way.port}",)
+        if way.kind == "sni":
+            return tuple(f"tls://{way.value}:{port}" for port in shared)
         if way.kind == "host":
             return tuple(f"http://{way.value}{_suffix(port)}/" for port in shared)
         if literal:  # no name can stand in front of an address

@@ -12,6 +12,7 @@ from typing import Protocol
 from relaytunnel.config.access import networks
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach, connection_id
+from relaytunnel.config.users import users
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
 from relaytunnel.wire.messages import LONGEST_ADDRESS, MOST_ADDRESSES, Register
@@ -62,6 +63,7 @@ class Publisher:
             name = connection_id(message.connection_id)
             reach = _once(map(Reach.parse, message.reach))
             allow = networks(list(message.allow))
+            known = dict(users(message.users))
         except ValueError as fault:
             raise Rejection(Code.INVALID, str(fault)[:256]) from None
         if message.protocol != "tcp" or message.data not in ("tls", "plain"):
@@ -77,14 +79,18 @@ class Publisher:
             raise Rejection(
                 Code.LIMIT, f"an agent publishes {self.limits.servers_per_agent} servers at most"
             )
-        unserved = [str(way) for way in reach if way.kind == "sni"]
-        if unserved:
-            raise Rejection(Code.UNSUPPORTED, f"this relay does not serve {unserved[0]} yet")
+        for way in reach:
+            if known and way.kind in ("port", "sni"):
+                raise Rejection(Code.INVALID, f"no password can be given by {way}")
         held = agent.servers.get(name)
         before = held.ports if held is not None else []
         server = self._with_ports(agent, name, reach or (Reach("name", ""),), before)
         server.data = message.data
         server.allow = allow
+        server.listed = message.listed
+        server.users = known
+        server.wants_address = message.wants_address
+        server.sessions_per_client = message.sessions_per_client
         server.addresses = tuple(
             address
             for way in server.reach

@@ -71,6 +71,13 @@ class PublishedServer:
     @ivar reach: by which names and ports; never empty.
     @ivar data: C{"tls"} or C{"plain"}.
     @ivar allow: the client networks that may come in; empty means all.
+    @ivar listed: whether clients that name nobody are told of it.
+    @ivar users: the hashes of passwords by user name; empty means that none is
+        asked for.
+    @ivar sessions_per_client: how many sessions one client address may have;
+        0 is as many as the relay allows.
+    @ivar wants_address: whether its agent is to be told what clients connected
+        to.
     @ivar addresses: the same as C{reach}, as people type it.
     @ivar checked: the rights that were found to allow it, the last time.
     """
@@ -80,6 +87,10 @@ class PublishedServer:
     reach: tuple[Reach, ...]
     data: str = "tls"
     allow: tuple[Network, ...] = ()
+    listed: bool = False
+    users: dict[str, str] = field(default_factory=dict, repr=False)
+    sessions_per_client: int = 0
+    wants_address: bool = False
     addresses: tuple[str, ...] = ()
     checked: RightsView | None = field(default=None, compare=False, repr=False)
 
@@ -87,6 +98,11 @@ class PublishedServer:
     def ports(self) -> list[int]:
         """The ports of its own that it has."""
         return [way.port for way in self.reach if way.kind == "port"]
+
+    @property
+    def by_id(self) -> bool:
+        """Whether its connection ID alone leads to it."""
+        return any(way.kind == "name" for way in self.reach)
 
 
 class Registry:
@@ -102,9 +118,9 @@ class Registry:
         self.agents: dict[str, Agent] = {}
         self.servers: dict[str, PublishedServer] = {}
         self.sources: Counter[str] = Counter()
-        self._hosts: dict[str, PublishedServer] = {}
+        self._names: dict[str, dict[str, PublishedServer]] = {"host": {}, "sni": {}}
         self._ports: dict[int, PublishedServer] = {}
-        self._away: OrderedDict[str, str] = OrderedDict()
+        self._away: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     # Agents
 
@@ -178,12 +194,12 @@ class Registry:
         self.servers[server.connection_id] = server
         server.agent.servers[server.connection_id] = server
         for way in server.reach:
-            if way.kind == "host":
-                self._hosts[way.value] = server
+            if way.kind in self._names:
+                self._names[way.kind][way.value] = server
             elif way.kind == "port":
                 self._ports[way.port] = server
-        for name in self._remembered_names(server):
-            self._away.pop(name, None)
+        for key in self._remembered(server):
+            self._away.pop(key, None)
 
     def remove(self, server: PublishedServer) -> None:
         """
@@ -195,13 +211,13 @@ class Registry:
         del self.servers[server.connection_id]
         server.agent.servers.pop(server.connection_id, None)
         for way in server.reach:
-            if way.kind == "host":
-                del self._hosts[way.value]
+            if way.kind in self._names:
+                del self._names[way.kind][way.value]
             elif way.kind == "port":
                 del self._ports[way.port]
-        for name in self._remembered_names(server):
-            self._away[name] = server.agent.agent_id
-            self._away.move_to_end(name)
+        for key in self._remembered(server):
+            self._away[key] = server.agent.agent_id
+            self._away.move_to_end(key)
         while len(self._away) > _REMEMBERED_AWAY:
             self._away.popitem(last=False)
 
@@ -210,8 +226,8 @@ class Registry:
         A server was withdrawn on purpose: nobody is away, it does not exist.
         """
         self.remove(server)
-        for name in self._remembered_names(server):
-            self._away.pop(name, None)
+        for key in self._remembered(server):
+            self._away.pop(key, None)
 
     # Finding
 
@@ -221,31 +237,36 @@ class Registry:
         """
         return self._ports.get(port)
 
-    def by_host(self, host: str) -> PublishedServer | None:
+    def by_name(self, kind: str, name: str) -> PublishedServer | None:
         """
-        Find the server that an HTTP Host names: the one that claimed the whole
+        Find the server that a client names: the one that claimed the whole
         name, or a wildcard for its first label, or the one whose connection ID
         the name begins with.
+
+        @param kind: C{host} for HTTP, C{sni} for TLS; any other knows no
+            claims.
         """
-        server = self._hosts.get(host) or self._hosts.get("*." + host.partition(".")[2])
+        claims = self._names.get(kind, {})
+        server = claims.get(name) or claims.get(_wildcard(name))
         if server is not None:
             return server
-        for connection_id in _leading(host):
+        for connection_id in _leading(name):
             server = self.servers.get(connection_id)
-            if server is not None and any(way.kind == "name" for way in server.reach):
+            if server is not None and server.by_id:
                 return server
         return None
 
-    def missing(self, host: str) -> Rejection:
+    def missing(self, kind: str, name: str) -> Rejection:
         """
-        @return: why no server goes by this host name.
+        @return: why no server goes by this name.
         """
-        for name in ("*." + host.partition(".")[2], *_leading(host)):
-            if name in self._away:
+        claims = ((kind, name), (kind, _wildcard(name)))
+        for key in (*claims, *(("name", each) for each in _leading(name))):
+            if key in self._away:
                 return Rejection(
-                    Code.AGENT_AWAY, f"the agent that publishes {name} is not connected now"
+                    Code.AGENT_AWAY, f"the agent that publishes {key[1]} is not connected now"
                 )
-        return Rejection(Code.NO_SUCH_SERVER, f"no server is published as {host}")
+        return Rejection(Code.NO_SUCH_SERVER, f"no server is published as {name}")
 
     def free_port(self, ports: PortRange, rights: RightsView) -> Iterator[int]:
         """
@@ -256,18 +277,20 @@ class Registry:
                 yield port
 
     def _claimant(self, way: Reach) -> PublishedServer | None:
-        if way.kind == "host":
-            return self._hosts.get(way.value)
         if way.kind == "port":
             return self._ports.get(way.port)
-        return None
+        return self._names.get(way.kind, {}).get(way.value)
 
     @staticmethod
-    def _remembered_names(server: PublishedServer) -> list[str]:
-        names = [way.value for way in server.reach if way.kind == "host"]
-        if any(way.kind == "name" for way in server.reach):
-            names.append(server.connection_id)
-        return names
+    def _remembered(server: PublishedServer) -> list[tuple[str, str]]:
+        keys = [(way.kind, way.value) for way in server.reach if way.kind in ("host", "sni")]
+        if server.by_id:
+            keys.append(("name", server.connection_id))
+        return keys
+
+
+def _wildcard(name: str) -> str:
+    return "*." + name.partition(".")[2]
 
 
 def _leading(host: str) -> Iterator[str]:

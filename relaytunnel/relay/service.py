@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
+from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
@@ -29,6 +30,7 @@ from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
+from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, Registry
@@ -45,6 +47,7 @@ FIRST_AGENT = "first"
 """The agent that a new relay invites by itself; it may publish anything."""
 
 _ACCOUNT_THREADS = 2
+_PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
 _REVISION_EVERY = 0.5
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
@@ -104,6 +107,7 @@ class RelayService(Service):
         self._edges = EdgeWatch(self._reactor)
         self._listeners = Listeners(self._reactor, self._edges)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
+        self._password_threads = Threads(self._reactor, _PASSWORD_THREADS, "passwords")
         database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
         try:
@@ -139,10 +143,21 @@ class RelayService(Service):
         )
         self.visits = Visits(room, limits, reactor)
         self.clients = Clients(
-            reactor, limits, self._edges, self.registry, self.visits, best_engine(self._edges)
+            reactor,
+            limits,
+            self._edges,
+            self.registry,
+            self.visits,
+            best_engine(self._edges),
+            Finder(self.registry, frozenset({config.name, "localhost"})),
+            Passwords(self._password_threads, reactor.seconds),
+            config.proxies,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
-        shared = [listeners.listen(each, SharedPort(self.clients)) for each in config.clients]
+        shared = [
+            listeners.listen(each.endpoint, SharedPort(self.clients, each.default))
+            for each in config.clients
+        ]
         ports = tuple(tcp_port(port) for port in shared)
         first = shared[0]
         listeners.interface = "" if first is None else getattr(first.getHost(), "host", "")
@@ -326,6 +341,7 @@ class RelayService(Service):
         yield self._part()
         yield stopped
         yield self.accounts.close()
+        yield self._password_threads.close()
         self._edges.close()
         try:
             self.state.mark_stopped()

@@ -18,11 +18,12 @@ from automat import TypeMachineBuilder, pep614
 
 from twisted.internet.interfaces import IReactorTime
 
-from relaytunnel.config.access import allowed
+from relaytunnel.arrival import Login
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.machines import build
+from relaytunnel.relay.finding import check_access
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.waiting import Place, WaitingRoom
 from relaytunnel.steps import happened
@@ -37,10 +38,13 @@ class ClientDoor(Protocol):
 
     @ivar client: the client's C{host:port}.
     @ivar host: its address alone.
+    @ivar came_to: the relay's address that it connected to, for a server that
+        wants to know.
     """
 
     client: str
     host: str
+    came_to: str
 
     def tell(self, failing: Failing) -> None:
         """Tell the client, in its own protocol, why it is not served; close."""
@@ -54,7 +58,7 @@ class Visit(Protocol):
     What can happen to a visit.
     """
 
-    def admitted(self, place: Place[Visit], arrived: str) -> None:
+    def admitted(self, place: Place[Visit], arrived: str, login: Login | None) -> None:
         """S6: the server exists, and this client may wait for it."""
 
     def turned_away(self, failing: Failing) -> None:
@@ -99,7 +103,9 @@ class _Waiting:
 def _build() -> Callable[[_Core], Visit]:
     builder = TypeMachineBuilder(Visit, _Core)
 
-    def wait(visit: Visit, core: _Core, place: Place[Visit], arrived: str) -> _Waiting:
+    def wait(
+        visit: Visit, core: _Core, place: Place[Visit], arrived: str, login: Login | None
+    ) -> _Waiting:
         number, visits = place.session, core.visits
         visits.sessions[number] = place
         alarm = visits.deadlines.within(visits.limits.waiting, visit.expired)
@@ -114,6 +120,9 @@ def _build() -> Callable[[_Core], Visit]:
                 client=core.door.client,
                 arrived=arrived[:256],
                 deadline=visits.limits.waiting,
+                came_to=core.door.came_to,
+                user="" if login is None else login.user,
+                password="" if login is None else login.password,
             )
         )
         return _Waiting(place, number, alarm)
@@ -237,25 +246,29 @@ class Visits:
         """
         return _new_visit(_Core(door, self))
 
-    def seek(self, visit: Visit, door: ClientDoor, server: PublishedServer, arrived: str) -> None:
+    def seek(
+        self,
+        visit: Visit,
+        door: ClientDoor,
+        server: PublishedServer,
+        arrived: str,
+        login: Login | None = None,
+    ) -> None:
         """
         S6: decide whether this client may reach this server now, and if so
         let it wait and notify the agent (S7).
 
         @param arrived: how it named the server, C{host:web.example.net}.
+        @param login: what it proved who it is with, if the server asks for that.
         """
         try:
-            if not allowed(server.allow, door.host):
-                raise Rejection(
-                    Code.NOT_ALLOWED,
-                    f"{server.connection_id} is not open to clients from {door.host}",
-                )
+            check_access(server, door.host)
             self._check_rights(server)
             place = self.room.enter(visit, server, door.host)
         except Rejection as rejection:
             self.turn_away(visit, rejection)
         else:
-            visit.admitted(place, arrived)
+            visit.admitted(place, arrived, login)
 
     def turn_away(self, visit: Visit, why: Rejection) -> None:
         """

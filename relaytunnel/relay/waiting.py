@@ -139,6 +139,8 @@ class WaitingRoom(Generic[V]):
             )
         )
         (_, of_server), (_, of_agent), (_, of_client) = tallies
+        if server.sessions_per_client:
+            tallies += (self._within_share(server, client),)
         if (
             self.waiting >= limits.waiting_per_relay
             or of_server.waiting >= limits.waiting_per_server
@@ -174,6 +176,22 @@ class WaitingRoom(Generic[V]):
             tally.waiting += 1
             self._tallies[key] = tally
         return place
+
+    def _within_share(self, server: PublishedServer, client: str) -> tuple[str, _Tally]:
+        """
+        @return: how many sessions of this server this client has, and what
+            that is kept under.
+        @raise Rejection: as many as the server's owner allows.
+        """
+        key = f"client {client} of server {server.connection_id}"
+        tally = self._tallies.get(key) or _Tally()
+        if tally.waiting + tally.served >= server.sessions_per_client:
+            raise Rejection(
+                Code.BUSY,
+                f"one client has {server.sessions_per_client} sessions of"
+                f" {server.connection_id} at most",
+            )
+        return key, tally
 
     def _full(
         self, server: PublishedServer, of_server: _Tally, of_agent: _Tally, of_client: _Tally

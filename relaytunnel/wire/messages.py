@@ -70,6 +70,8 @@ _Address = Annotated[str, msgspec.Meta(max_length=LONGEST_ADDRESS)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 _Ticket = Annotated[bytes, msgspec.Meta(min_length=TICKET_BYTES, max_length=TICKET_BYTES)]
+_Hash = Annotated[str, msgspec.Meta(max_length=256)]
+_Given = Annotated[str, msgspec.Meta(max_length=1024)]
 _Few = msgspec.Meta(max_length=16)
 _Rules = msgspec.Meta(max_length=64)
 
@@ -136,6 +138,12 @@ class Register(_Message, frozen=True):
         C{"port:..."}, C{"sni:..."}); empty means by its ID.
     @ivar data: C{"tls"}, or C{"plain"} for payloads that are encrypted already.
     @ivar allow: the client networks that may come in; empty means all.
+    @ivar listed: whether clients that name nobody are told of it.
+    @ivar users: who may come in, each with the hash of a password; empty means
+        that none is asked for.
+    @ivar sessions_per_client: how many sessions one client address may have;
+        0 is as many as the relay allows.
+    @ivar wants_address: whether L{Notify.came_to} is of use.
     """
 
     connection_id: _Id
@@ -143,6 +151,19 @@ class Register(_Message, frozen=True):
     reach: Annotated[tuple[_Text, ...], _Few] = ()
     data: Annotated[str, msgspec.Meta(max_length=8)] = "tls"
     allow: Annotated[tuple[_Text, ...], _Rules] = ()
+    listed: bool = False
+    users: Annotated[tuple[tuple[_Text, _Hash], ...], _Rules] = ()
+    sessions_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    wants_address: bool = False
+
+    def __repr__(self) -> str:
+        users = tuple(name for name, _ in self.users)
+        return (
+            f"Register(connection_id={self.connection_id!r}, protocol={self.protocol!r},"
+            f" reach={self.reach!r}, data={self.data!r}, allow={self.allow!r},"
+            f" listed={self.listed}, users={users!r},"
+            f" sessions_per_client={self.sessions_per_client})"
+        )
 
 
 class Registered(_Message, frozen=True):
@@ -207,6 +228,10 @@ class Notify(_Message, frozen=True):
     @ivar arrived: how it named the server, e.g. C{host:web.example.net}.
     @ivar endpoint: where to dial, one of the standing request's.
     @ivar deadline: seconds until the ticket expires.
+    @ivar came_to: the relay's address that the client connected to,
+        C{host:port}; empty if it has none, or the agent did not ask for it.
+    @ivar user: who the client says it is, if the server asks for that.
+    @ivar password: what it gave as the proof.
     """
 
     session: _Number
@@ -216,6 +241,9 @@ class Notify(_Message, frozen=True):
     arrived: _Text
     endpoint: _Text = SAME_ENDPOINT
     deadline: _Seconds = 10.0
+    came_to: _Text = ""
+    user: _Given = ""
+    password: _Given = ""
 
     def __repr__(self) -> str:
         return f"Notify(session={self.session}, connection_id={self.connection_id!r}, ...)"

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival import (
     HTTP,
+    QUESTION,
     UNKNOWN,
     WAYS,
     Arrival,
@@ -78,20 +79,20 @@ class DetectTests(SynchronousTestCase):
         """
         What is no known way is the unknown one.
         """
-        self.assertIs(detect(b"\x16\x03\x01"), UNKNOWN)
+        self.assertIs(detect(b"\x80\x03\x01"), UNKNOWN)
 
     def test_bounded(self) -> None:
         """
         The choice is made within a few dozen bytes.
         """
-        self.assertIs(detect(b"a" * 40), UNKNOWN)
+        self.assertIs(detect(b"a" * 40), QUESTION)
 
     def test_another_way(self) -> None:
         """
         A way that is added to the table is chosen when it fits.
         """
-        other = Opening("other", lambda prefix: prefix[:1] == b"\x05", UnknownArrival)
-        self.assertIs(detect(b"\x05\x01", (*WAYS, other)), other)
+        other = Opening("other", lambda prefix: prefix[:1] == b"\x07", UnknownArrival)
+        self.assertIs(detect(b"\x07\x01", (*WAYS, other)), other)
         self.assertIs(detect(b"GET ", (*WAYS, other)), HTTP)
 
     def test_earlier_way_first(self) -> None:

@@ -47,7 +47,9 @@ class RequestLineTests(HeadCase):
         """
         A request line with a path names nobody by itself.
         """
-        self.assertEqual(parse_request_line(b"GET /a?b HTTP/1.1"), RequestLine(b"GET", True))
+        self.assertEqual(
+            parse_request_line(b"GET /a?b HTTP/1.1"), RequestLine(b"GET", b"HTTP/1.1", b"/a?b")
+        )
 
     def test_absolute(self) -> None:
         """
@@ -55,7 +57,7 @@ class RequestLineTests(HeadCase):
         """
         self.assertEqual(
             parse_request_line(b"GET https://Web:8443/a HTTP/1.0"),
-            RequestLine(b"GET", False, Authority("web", 8443), 443),
+            RequestLine(b"GET", b"HTTP/1.0", b"/a", Authority("web", 8443), 443),
         )
 
     def test_any_method(self) -> None:
@@ -135,9 +137,35 @@ class RequestLineTests(HeadCase):
 
     def test_connect(self) -> None:
         """
-        CONNECT is not served, and the client is told so.
+        CONNECT names the server by a host and a port, with or without a Host.
         """
-        self.refused(501, "CONNECT", b"CONNECT web:80 HTTP/1.1")
+        self.assertEqual(self.read(b"CONNECT Web:22 HTTP/1.1"), ("web", 22))
+        self.assertEqual(self.read(b"CONNECT web:22 HTTP/1.1", b"Host: web"), ("web", 22))
+        self.assertEqual(self.read(b"CONNECT [::1]:22 HTTP/1.0"), ("::1", 22))
+
+    def test_connect_without_port(self) -> None:
+        """
+        It does not do so without the port.
+        """
+        self.refused(400, "a host and a port", b"CONNECT web HTTP/1.1")
+
+    def test_connect_elsewhere(self) -> None:
+        """
+        A Host that differs is refused.
+        """
+        self.refused(400, "different", b"CONNECT web:22 HTTP/1.1", b"Host: other:22")
+
+    def test_origin(self) -> None:
+        """
+        Behind an absolute URI's authority stands what a server is asked for.
+        """
+        for target, path in (
+            (b"http://web", b"/"),
+            (b"http://web?q", b"/?q"),
+            (b"http://web/a#b", b"/a"),
+        ):
+            self.assertEqual(parse_request_line(b"GET %s HTTP/1.1" % target).path, path)
+        self.assertEqual(parse_request_line(b"OPTIONS http://web HTTP/1.1").path, b"*")
 
     def test_authority_for_others(self) -> None:
         """

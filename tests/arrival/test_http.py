@@ -190,9 +190,14 @@ class FeedTests(SynchronousTestCase):
 
     def test_connect(self) -> None:
         """
-        CONNECT gets a 501.
+        CONNECT is for the relay alone, and is answered when the server stands.
         """
-        self.refused(b"CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n", 501)
+        head = b"CONNECT web:22 HTTP/1.1\r\nHost: web:22\r\n\r\n"
+        named = HttpArrival().feed(head + b"SSH-2.0-client\r\n")
+        assert isinstance(named, Named)
+        self.assertEqual((named.way, named.host, named.port), ("connect", "web", 22))
+        self.assertEqual((named.consumed, named.instead), (len(head), b""))
+        self.assertEqual(named.welcome, b"HTTP/1.1 200 Connection established\r\n\r\n")
 
     def test_first_fault_counts(self) -> None:
         """

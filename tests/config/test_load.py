@@ -121,7 +121,7 @@ class RelayTextTests(SynchronousTestCase):
         config = load_relay_text(RELAY, "relay.toml", "/etc/relaytunnel")
         self.assertEqual(config.name, "relay.example.net")
         self.assertEqual(config.state, "/var/lib/relaytunnel")
-        self.assertEqual(config.clients, ("tcp:443", "tcp:80"))
+        self.assertEqual(list(map(str, config.clients)), ["tcp:443", "tcp:80"])
         self.assertEqual(config.admin, "")
         self.assertEqual(config.ports, PortRange(20000, 20999))
         self.assertEqual(config.certificate, "/etc/relaytunnel/fullchain.pem")

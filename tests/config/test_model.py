@@ -121,7 +121,7 @@ class RelayTests(Faulty):
         config = RelayConfig()
         self.assertEqual(config.name, "localhost")
         self.assertEqual(config.agents, "tcp:7000")
-        self.assertEqual(config.clients, ("tcp:8000",))
+        self.assertEqual(list(map(str, config.clients)), ["tcp:8000"])
         self.assertEqual(config.admin, "tcp:7080:interface=127.0.0.1")
         self.assertEqual(config.ports, PortRange(20000, 20999))
 

@@ -503,7 +503,6 @@ class PublishingTests(RelayTestCase):
         for message in (
             Register(connection_id="web", protocol="udp"),
             Register(connection_id="web", data="carrier"),
-            Register(connection_id="web", reach=("sni:web.example",)),
         ):
             self.rejected(message, "unsupported", Blank(str))
 
@@ -640,7 +639,7 @@ class PublishingTests(RelayTestCase):
             << RelaySays(Withdrawn(connection_id="web"))
         )
         self.assertEqual(self.registry.servers, {})
-        self.assertIs(self.registry.missing("web.example").code, Code.NO_SUCH_SERVER)
+        self.assertIs(self.registry.missing("host", "web.example").code, Code.NO_SUCH_SERVER)
 
     def test_withdraw_nothing(self) -> None:
         """
@@ -760,7 +759,7 @@ class RightsTests(RelayTestCase):
             << withdrawn("a.office")
         )
         self.assertEqual(list(self.registry.servers), ["b.office"])
-        self.assertIs(self.registry.missing("web").code, Code.NO_SUCH_SERVER)
+        self.assertIs(self.registry.missing("host", "web").code, Code.NO_SUCH_SERVER)
 
     def test_from_now_on(self) -> None:
         """
@@ -922,7 +921,7 @@ class LeavingTests(RelayTestCase):
         self.script >> self.stay.lost("gone") << ClosesPort(20000) << self.away
         self.assertEqual((self.registry.agents, self.registry.servers), ({}, {}))
         self.assertEqual(dict(self.registry.sources), {})
-        self.assertIs(self.registry.missing("web.example").code, Code.AGENT_AWAY)
+        self.assertIs(self.registry.missing("host", "web.example").code, Code.AGENT_AWAY)
 
     def test_goodbye(self) -> None:
         """

@@ -79,11 +79,13 @@ def beginnings(host: str) -> list[str]:
     return [".".join(labels[:end]) for end in range(len(labels), 0, -1)]
 
 
-def names(server: PublishedServer) -> set[str]:
+def names(server: PublishedServer) -> set[tuple[str, str]]:
     """
-    @return: by which names clients may ask for a server.
+    @return: by which names clients may ask for a server, each with its kind.
     """
-    return {way.value or server.connection_id for way in server.reach if way.kind != "port"}
+    return {
+        (way.kind, way.value or server.connection_id) for way in server.reach if way.kind != "port"
+    }
 
 
 class RelayModel(RuleBasedStateMachine):
@@ -113,7 +115,7 @@ class RelayModel(RuleBasedStateMachine):
         )
         self.present: dict[str, Agent] = {}
         self.published: dict[str, PublishedServer] = {}
-        self.away: set[str] = set()
+        self.away: set[tuple[str, str]] = set()
         self.standing: dict[Place[object], str] = {}
         self.numbers: list[int] = []
         self.joins: Counter[bytes] = Counter()
@@ -382,7 +384,7 @@ class RelayModel(RuleBasedStateMachine):
         assert len({way for way, _ in owned}) == len(owned)
         hosts = {way.value: server for way, server in owned if way.kind == "host"}
         ports = {way.port: server for way, server in owned if way.kind == "port"}
-        assert self.registry._hosts == hosts
+        assert self.registry._names["host"] == hosts
         assert self.registry._ports == ports
         assert all(self.registry.by_port(port) is server for port, server in ports.items())
         for agent in self.present.values():
@@ -414,10 +416,12 @@ class RelayModel(RuleBasedStateMachine):
             wildcard = "*." + host.partition(".")[2]
             expected = [hosts[name] for name in (host, wildcard) if name in hosts]
             expected += [by_id[name] for name in beginnings(host) if name in by_id]
-            assert self.registry.by_host(host) is (expected[0] if expected else None)
-            away = self.away.intersection([wildcard, *beginnings(host)])
+            assert self.registry.by_name("host", host) is (expected[0] if expected else None)
+            away = self.away.intersection(
+                [("host", host), ("host", wildcard), *(("name", n) for n in beginnings(host))]
+            )
             code = Code.AGENT_AWAY if away else Code.NO_SUCH_SERVER
-            assert self.registry.missing(host).code is code
+            assert self.registry.missing("host", host).code is code
 
     @invariant()
     def counts_are_right(self) -> None:
@@ -467,7 +471,7 @@ class RelayModel(RuleBasedStateMachine):
         self.names_lead()
         self.counts_are_right()
         assert not (self.registry.agents or self.registry.servers or self.registry.sources)
-        assert not (self.registry._hosts or self.registry._ports or self.opener.ports)
+        assert not (self.registry._names["host"] or self.registry._ports or self.opener.ports)
         assert not (self.room._tallies or self.room._by_digest or self.room._buckets)
         assert self.room.waiting == self.room.served == 0
         assert self.clock.getDelayedCalls() == []

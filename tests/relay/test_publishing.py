@@ -90,7 +90,7 @@ class PublishingCase(SynchronousTestCase):
         return (
             dict(registry.servers),
             {agent_id: dict(agent.servers) for agent_id, agent in registry.agents.items()},
-            dict(registry._hosts),
+            {kind: dict(names) for kind, names in registry._names.items()},
             dict(registry._ports),
             dict(registry._away),
             set(self.opener.ports),
@@ -124,8 +124,8 @@ class PublishTests(PublishingCase):
         A server is reached in all the ways that it asks for.
         """
         server = self.publish("web", "name", "host:www.example", "port:20001")
-        self.assertIs(self.registry.by_host("web.relay.example"), server)
-        self.assertIs(self.registry.by_host("www.example"), server)
+        self.assertIs(self.registry.by_name("host", "web.relay.example"), server)
+        self.assertIs(self.registry.by_name("host", "www.example"), server)
         self.assertIs(self.registry.by_port(20001), server)
         self.assertEqual(self.opener.ports, {20001})
 
@@ -258,9 +258,12 @@ class RejectionTests(PublishingCase):
 
     def test_sni(self) -> None:
         """
-        Nor is SNI, even beside other ways.
+        A TLS name leads to a server, beside other ways.
         """
-        self.rejected(Code.UNSUPPORTED, "web", "name", "sni:web.example")
+        server = self.publish("web", "name", "sni:web.example")
+        self.assertIs(self.registry.by_name("sni", "web.example"), server)
+        self.assertIs(self.registry.by_name("sni", "web.relay.example"), server)
+        self.assertIsNone(self.registry.by_name("host", "www.example"))
 
     def test_not_this_id(self) -> None:
         """
@@ -497,4 +500,4 @@ class AnewTests(PublishingCase):
         self.registry.leave(self.other)
         self.opener.foreign = {20001}
         self.rejected(Code.PORT_TAKEN, "web", "host:www.example", "port:20001")
-        self.assertIs(self.registry.missing("www.example").code, Code.AGENT_AWAY)
+        self.assertIs(self.registry.missing("host", "www.example").code, Code.AGENT_AWAY)

@@ -139,7 +139,7 @@ class AgentTests(SynchronousTestCase):
             self.registry.add(server)
         self.assertEqual(self.registry.leave(agent), servers)
         self.assertEqual((self.registry.servers, agent.servers), ({}, {}))
-        self.assertIsNone(self.registry.by_host("web.example"))
+        self.assertIsNone(self.registry.by_name("host", "web.example"))
         self.assertIsNone(self.registry.by_port(5432))
 
     def test_leave_twice(self) -> None:
@@ -210,7 +210,7 @@ class ServerTests(SynchronousTestCase):
         server = self.add("web", "host:www.example", "port:20001")
         self.assertEqual(self.registry.servers, {"web": server})
         self.assertEqual(self.agent.servers, {"web": server})
-        self.assertIs(self.registry.by_host("www.example"), server)
+        self.assertIs(self.registry.by_name("host", "www.example"), server)
         self.assertIs(self.registry.by_port(20001), server)
 
     def test_ports(self) -> None:
@@ -228,7 +228,7 @@ class ServerTests(SynchronousTestCase):
         self.assertIs(code_of(self.registry.add, rival), Code.CONFLICT)
         self.assertEqual(self.registry.servers, {"web": server})
         self.assertEqual(self.other.servers, {})
-        self.assertIsNone(self.registry.by_host("rival.example"))
+        self.assertIsNone(self.registry.by_name("host", "rival.example"))
 
     def test_host_conflict(self) -> None:
         """
@@ -254,8 +254,8 @@ class ServerTests(SynchronousTestCase):
         self.add("web", "host:www.example")
         rival = a_server(self.other, "rival", "name", "host:new.example", "host:www.example")
         self.assertIs(code_of(self.registry.add, rival), Code.CONFLICT)
-        self.assertIsNone(self.registry.by_host("new.example"))
-        self.assertIsNone(self.registry.by_host("rival"))
+        self.assertIsNone(self.registry.by_name("host", "new.example"))
+        self.assertIsNone(self.registry.by_name("host", "rival"))
 
     def test_replaced(self) -> None:
         """
@@ -265,9 +265,9 @@ class ServerTests(SynchronousTestCase):
         self.add("web", "host:a.example", "host:b.example", "port:20001")
         server = self.add("web", "host:b.example", "host:c.example", "port:20002")
         self.assertEqual(self.registry.servers, {"web": server})
-        self.assertIsNone(self.registry.by_host("a.example"))
-        self.assertIs(self.registry.by_host("b.example"), server)
-        self.assertIs(self.registry.by_host("c.example"), server)
+        self.assertIsNone(self.registry.by_name("host", "a.example"))
+        self.assertIs(self.registry.by_name("host", "b.example"), server)
+        self.assertIs(self.registry.by_name("host", "c.example"), server)
         self.assertIsNone(self.registry.by_port(20001))
         self.assertIs(self.registry.by_port(20002), server)
 
@@ -279,7 +279,7 @@ class ServerTests(SynchronousTestCase):
         server = self.add("web", "host:a.example")
         anew = a_server(self.agent, "web", "host:b.example")
         self.assertIs(code_of(self.registry.add, anew), Code.CONFLICT)
-        self.assertIs(self.registry.by_host("a.example"), server)
+        self.assertIs(self.registry.by_name("host", "a.example"), server)
         self.assertEqual(self.agent.servers, {"web": server})
 
     def test_remove(self) -> None:
@@ -299,7 +299,7 @@ class ServerTests(SynchronousTestCase):
         before = self.add("web", "host:a.example")
         server = self.add("web", "host:a.example")
         self.registry.remove(before)
-        self.assertIs(self.registry.by_host("a.example"), server)
+        self.assertIs(self.registry.by_name("host", "a.example"), server)
 
     def test_free_port(self) -> None:
         """
@@ -338,7 +338,7 @@ class FindingTests(SynchronousTestCase):
         """
         Where nothing is published nothing is found.
         """
-        self.assertIsNone(self.registry.by_host("web.relay.example"))
+        self.assertIsNone(self.registry.by_name("host", "web.relay.example"))
         self.assertIsNone(self.registry.by_port(20001))
 
     def test_by_id(self) -> None:
@@ -347,16 +347,16 @@ class FindingTests(SynchronousTestCase):
         ID alone.
         """
         server = self.add("web")
-        self.assertIs(self.registry.by_host("web.relay.example"), server)
-        self.assertIs(self.registry.by_host("web"), server)
+        self.assertIs(self.registry.by_name("host", "web.relay.example"), server)
+        self.assertIs(self.registry.by_name("host", "web"), server)
 
     def test_by_dotted_id(self) -> None:
         """
         The longest ID with which the name begins is meant.
         """
         short, long = self.add("web"), self.add("web.office")
-        self.assertIs(self.registry.by_host("web.office.relay.example"), long)
-        self.assertIs(self.registry.by_host("web.home.relay.example"), short)
+        self.assertIs(self.registry.by_name("host", "web.office.relay.example"), long)
+        self.assertIs(self.registry.by_name("host", "web.home.relay.example"), short)
 
     def test_whole_labels(self) -> None:
         """
@@ -364,8 +364,8 @@ class FindingTests(SynchronousTestCase):
         name that has it further behind.
         """
         self.add("web")
-        self.assertIsNone(self.registry.by_host("website.relay.example"))
-        self.assertIsNone(self.registry.by_host("www.web.example"))
+        self.assertIsNone(self.registry.by_name("host", "website.relay.example"))
+        self.assertIsNone(self.registry.by_name("host", "www.web.example"))
 
     def test_not_by_id(self) -> None:
         """
@@ -373,7 +373,7 @@ class FindingTests(SynchronousTestCase):
         its ID.
         """
         self.add("web", "port:20001")
-        self.assertIsNone(self.registry.by_host("web.relay.example"))
+        self.assertIsNone(self.registry.by_name("host", "web.relay.example"))
 
     def test_shorter_id(self) -> None:
         """
@@ -381,7 +381,7 @@ class FindingTests(SynchronousTestCase):
         """
         self.add("web.office", "port:20001")
         server = self.add("web")
-        self.assertIs(self.registry.by_host("web.office.relay.example"), server)
+        self.assertIs(self.registry.by_name("host", "web.office.relay.example"), server)
 
     def test_host_before_id(self) -> None:
         """
@@ -389,16 +389,16 @@ class FindingTests(SynchronousTestCase):
         """
         self.add("web")
         server = self.add("other", "host:web.relay.example")
-        self.assertIs(self.registry.by_host("web.relay.example"), server)
+        self.assertIs(self.registry.by_name("host", "web.relay.example"), server)
 
     def test_wildcard(self) -> None:
         """
         A wildcard stands for one label, neither none nor two.
         """
         server = self.add("web", "host:*.example.net")
-        self.assertIs(self.registry.by_host("any.example.net"), server)
-        self.assertIsNone(self.registry.by_host("example.net"))
-        self.assertIsNone(self.registry.by_host("one.more.example.net"))
+        self.assertIs(self.registry.by_name("host", "any.example.net"), server)
+        self.assertIsNone(self.registry.by_name("host", "example.net"))
+        self.assertIsNone(self.registry.by_name("host", "one.more.example.net"))
 
     def test_host_before_wildcard(self) -> None:
         """
@@ -406,7 +406,7 @@ class FindingTests(SynchronousTestCase):
         """
         self.add("any", "host:*.example.net")
         server = self.add("web", "host:web.example.net")
-        self.assertIs(self.registry.by_host("web.example.net"), server)
+        self.assertIs(self.registry.by_name("host", "web.example.net"), server)
 
     def test_odd_hosts(self) -> None:
         """
@@ -414,7 +414,7 @@ class FindingTests(SynchronousTestCase):
         """
         self.add("web", "host:*.example.net")
         for host in ("", ".", "example", "*"):
-            self.assertIsNone(self.registry.by_host(host))
+            self.assertIsNone(self.registry.by_name("host", host))
 
     @settings(deadline=None, max_examples=100)
     @given(st.sets(_hosts, max_size=5), _hosts)
@@ -426,7 +426,7 @@ class FindingTests(SynchronousTestCase):
         for connection_id in ids:
             registry.add(a_server(agent, connection_id))
         fitting = [one for one in ids if f"{host}.".startswith(f"{one}.")]
-        found = registry.by_host(host)
+        found = registry.by_name("host", host)
         self.assertEqual(found and found.connection_id, max(fitting, key=len, default=None))
 
 
@@ -446,8 +446,8 @@ class MissingTests(SynchronousTestCase):
         return server
 
     def why(self, host: str) -> Code:
-        self.assertIsNone(self.registry.by_host(host))
-        return self.registry.missing(host).code
+        self.assertIsNone(self.registry.by_name("host", host))
+        return self.registry.missing("host", host).code
 
     def test_never_heard(self) -> None:
         """

@@ -52,7 +52,7 @@ class OptionsTests(SynchronousTestCase):
         )
         self.assertEqual((config.state, config.agents), ("/tmp/state", "tcp:1"))
         self.assertEqual(config.admin, "tcp:4")
-        self.assertEqual(config.clients, ("tcp:2", "tcp:3"))
+        self.assertEqual(list(map(str, config.clients)), ["tcp:2", "tcp:3"])
         self.assertEqual(config.name, "relay.example")
 
     def test_no_admin(self) -> None:

@@ -45,6 +45,8 @@ _STRATEGIES: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
     ),
     msgspec.inspect.IntType: lambda kind: st.integers(kind.ge, kind.le),
     msgspec.inspect.FloatType: lambda kind: st.floats(kind.ge, kind.le),
+    msgspec.inspect.BoolType: lambda kind: st.booleans(),
+    msgspec.inspect.TupleType: lambda kind: st.tuples(*map(values, kind.item_types)),
     msgspec.inspect.VarTupleType: lambda kind: st.lists(
         values(kind.item_type), max_size=min(kind.max_length, 3)
     ).map(tuple),

@@ -4,6 +4,9 @@ The C{relaytunnel} command: what operators and visitors type beside C{twistd}.
 What operators do works on the state directory of a relay on this machine,
 running or not; a running relay notices within half a second.  How a visit
 goes on is in L{relaytunnel.visiting}.
+
+Each command imports what it needs: whoever waits for C{ssh} would wait for the
+database of the accounts, too.
 """
 
 from __future__ import annotations
@@ -18,12 +21,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from relaytunnel import __version__
-from relaytunnel.accounts import Account, AccountStore
-from relaytunnel.agent.local import Publish, Withdraw, ask_agent
 from relaytunnel.config import (
     AgentConfig,
     PortRange,
@@ -35,18 +37,12 @@ from relaytunnel.config import (
     publish_pattern,
 )
 from relaytunnel.config.names import connection_id, port_number
-from relaytunnel.demo import run_demo
 from relaytunnel.errors import ConfigError, RelayTunnelError, StateError
-from relaytunnel.relay.state import Facts, StateDirectory
-from relaytunnel.visiting import (
-    DEFAULT_RELAY,
-    HostPort,
-    asking_for,
-    run_connect,
-    run_forward,
-    user_name,
-)
-from relaytunnel.wire.invitation import Invitation
+from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for, user_name
+
+if TYPE_CHECKING:
+    from relaytunnel.accounts import Account, AccountStore
+    from relaytunnel.relay.state import Facts, StateDirectory
 
 __all__ = ["main"]
 
@@ -92,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--once", action="store_true", help="end after the visits, with code 0 if all went well"
     )
-    demo.set_defaults(run=lambda parsed: run_demo(parsed.once))
+    demo.set_defaults(run=_demo)
 
     invite = _with_state(
         commands.add_parser(
@@ -267,10 +263,18 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], object]:
     return read
 
 
+def _demo(parsed: argparse.Namespace) -> int:
+    from relaytunnel.demo import run_demo
+
+    return run_demo(parsed.once)
+
+
 def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
     """
     @raise StateError: no relay has ever been started with this state.
     """
+    from relaytunnel.relay.state import StateDirectory
+
     config = load_relay(parsed.config) if parsed.config else None
     path = parsed.state or (config.state if config is not None else default_state())
     state = StateDirectory(path)
@@ -283,7 +287,15 @@ def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
     return state, facts
 
 
+def _accounts(state: StateDirectory) -> AccountStore:
+    from relaytunnel.accounts import AccountStore
+
+    return AccountStore(state.database)
+
+
 def _invite(parsed: argparse.Namespace) -> int:
+    from relaytunnel.wire.invitation import Invitation
+
     state, facts = _state(parsed)
     if parsed.config and parsed.agent in [each.id for each in load_relay(parsed.config).accounts]:
         raise StateError(
@@ -291,7 +303,7 @@ def _invite(parsed: argparse.Namespace) -> int:
             " it there"
         )
     ranges: list[PortRange] | None = parsed.ports
-    store = AccountStore(state.database)
+    store = _accounts(state)
     try:
         secret = store.invite(
             parsed.agent,
@@ -321,7 +333,7 @@ def _invite(parsed: argparse.Namespace) -> int:
 
 def _revoke(parsed: argparse.Namespace) -> int:
     state, _ = _state(parsed)
-    store = AccountStore(state.database)
+    store = _accounts(state)
     try:
         known = store.revoke(parsed.agent)
     finally:
@@ -335,7 +347,7 @@ def _revoke(parsed: argparse.Namespace) -> int:
 
 def _agents(parsed: argparse.Namespace) -> int:
     state, facts = _state(parsed)
-    store = AccountStore(state.database)
+    store = _accounts(state)
     try:
         accounts = store.agents()
     finally:
@@ -399,12 +411,16 @@ def _online(state: StateDirectory, facts: Facts) -> set[str] | None:
 
 
 def _publish(parsed: argparse.Namespace) -> int:
+    from relaytunnel.agent.local import Publish, ask_agent
+
     for address in ask_agent(parsed.agent, Publish(server=parsed.server)):
         print(address)
     return 0
 
 
 def _withdraw(parsed: argparse.Namespace) -> int:
+    from relaytunnel.agent.local import Withdraw, ask_agent
+
     ask_agent(parsed.agent, Withdraw(server=parsed.server))
     return 0
 
@@ -425,13 +441,17 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _connect(parsed: argparse.Namespace) -> int:
+    from relaytunnel.visiting.standard import run_connect
+
     return run_connect(_relay(parsed), parsed.id, _asking(parsed))
 
 
 def _forward(parsed: argparse.Namespace) -> int:
-    relay, request = _relay(parsed), _asking(parsed)
     from twisted.internet import reactor
 
+    from relaytunnel.visiting.forwarding import run_forward
+
+    relay, request = _relay(parsed), _asking(parsed)
     return run_forward(reactor, relay, parsed.id, request, str(parsed.listen), parsed.port)
 
 

@@ -5,10 +5,12 @@ The C{relaytunnel} command, as an operator types it.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import io
 import json
 import os
 import re
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -240,6 +242,91 @@ class CheckTests(CommandTests):
         self.assertIn("/nowhere/relay.toml", err)
 
 
+class VisitTests(CommandTests):
+    """
+    Only what is wrong from the beginning; the rest is in L{tests.test_visiting}.
+    """
+
+    def test_help(self) -> None:
+        """
+        The help of both commands has an example to copy.
+        """
+        _, out, _ = self.run_command("connect", "--help")
+        self.assertIn("ProxyCommand='relaytunnel connect %h --via relay.example.net:8000'", out)
+        _, out, _ = self.run_command("forward", "--help")
+        self.assertIn("relaytunnel forward 5432 database --via relay.example.net:8000", out)
+
+    def test_wrong_words(self) -> None:
+        """
+        What cannot be meant is refused with the reason, and exit code 2.
+        """
+        for words, reason in (
+            (("connect",), "ID"),
+            (("connect", "we_b"), "'we_b': each label"),
+            (("connect", "web", "--via", "::1"), "'::1': an IPv6 address stands in brackets"),
+            (("connect", "web", "--user", "a:b"), "'a:b': a user's name"),
+            (("connect", "web", "--password-file", "secret"), "--user"),
+            (("forward", "web"), "LOCAL_PORT: 'web': a port is a number from 0"),
+            (("forward", "65536", "web"), "'65536': a port"),
+            (("forward", "0", "web", "--listen", "here"), "'here'"),
+        ):
+            code, _, err = self.run_command(*words)
+            self.assertEqual(code, 2, words)
+            self.assertIn(reason, err)
+
+    def test_environment(self) -> None:
+        """
+        A relay that the environment names wrongly is its fault.
+        """
+        self.patch(os, "environ", {**os.environ, "RELAYTUNNEL_VIA": "relay:x"})
+        code, _, err = self.run_command("connect", "web")
+        self.assertEqual(code, 1)
+        self.assertIn("RELAYTUNNEL_VIA: 'x': a port", err)
+
+    def test_no_password(self) -> None:
+        """
+        Where nobody can be asked for the password, the error says how to give
+        it.
+        """
+        self.patch(sys, "stdin", io.StringIO())
+        self.patch(os, "environ", {**os.environ, "RELAYTUNNEL_PASSWORD": ""})
+        code, _, err = self.run_command("connect", "web", "--user", "me")
+        self.assertEqual(code, 1)
+        self.assertIn("set RELAYTUNNEL_PASSWORD, or name a file with --password-file", err)
+
+    def test_asked_for_a_password(self) -> None:
+        """
+        At a terminal it is asked for; no answer is an error, not a password.
+        """
+
+        def interrupted(prompt: str) -> str:
+            self.assertEqual(prompt, "Password of me: ")
+            raise KeyboardInterrupt
+
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True  # type: ignore[method-assign]
+        self.patch(sys, "stdin", terminal)
+        self.patch(os, "environ", {**os.environ, "RELAYTUNNEL_PASSWORD": ""})
+        self.patch(getpass, "getpass", interrupted)
+        code, _, err = self.run_command("connect", "web", "--user", "me")
+        self.assertEqual(code, 1)
+        self.assertIn("no password was given for me", err)
+
+    def test_password_file(self) -> None:
+        """
+        A file without a password is named, and so is none at all.
+        """
+        empty = self.mktemp()
+        with open(empty, "w", encoding="utf-8") as file:
+            file.write("\nsecret\n")
+        for path, reason in ((empty, "the first line"), ("/nowhere/secret", "No such file")):
+            code, _, err = self.run_command(
+                "connect", "web", "--user", "me", "--password-file", path
+            )
+            self.assertEqual(code, 1)
+            self.assertIn(f"{path}: {reason}", err)
+
+
 class UsageTests(CommandTests):
     def test_help(self) -> None:
         """
@@ -247,7 +334,7 @@ class UsageTests(CommandTests):
         """
         code, out, _ = self.run_command("--help")
         self.assertEqual(code, 0)
-        for command in ("demo", "invite", "revoke", "agents", "check"):
+        for command in ("demo", "invite", "revoke", "agents", "check", "connect", "forward"):
             self.assertTrue(re.search(rf"^    {command} ", out, re.M), command)
 
     def test_nothing(self) -> None:

@@ -929,17 +929,57 @@ class ClientStepsTests(ProcedureTestCase):
 
     def test_S5_silent(self) -> None:
         """
-        A client that says nothing is told what was expected, in time.
+        A client that says nothing is asked in text after a while, as if it
+        were a person; it has another while to answer, and no more.
         """
         self.up_to_s4()
         client = self.client()
         (
             self.script
             >> client.connect()
-            >> self.passes.advance(5.0)
-            << Writes("to client", b"relaytunnel: timeout: no server was named in time\r\n")
+            >> self.passes.advance(2.0)
+            << Writes(
+                "to client",
+                b"This relay lists no servers; type the name of yours.\r\nwhich server? ",
+            )
+            >> self.passes.advance(59.9)
+            >> self.passes.advance(0.1)
+            << Writes("to client", b"\r\nrelaytunnel: timeout: no server was named in time\r\n")
             << Finishes("to client")
         )
+        self.nothing_left()
+
+    def test_S5_answers(self) -> None:
+        """
+        A client that was asked in text names its server in a line, which is
+        the relay's own; what comes behind it is held for the server.
+        """
+        self.up_to_s4()
+        client = self.client()
+        (
+            self.script
+            >> client.connect()
+            >> self.passes.advance(2.0)
+            << Writes(
+                "to client",
+                b"This relay lists no servers; type the name of yours.\r\nwhich server? ",
+            )
+            >> client.says(b"web\r\nhello")
+            << RelaySays(
+                Notify(
+                    session=1,
+                    connection_id="web",
+                    ticket=ticket(1),
+                    client=CLIENT,
+                    arrived="name:web",
+                )
+            )
+            << AgentSays(Accept(session=1))
+            << DialsData()
+            << DialsServer()
+        )
+        self.assertEqual(self.channels[0].holding.held, b"hello")
+        (self.script >> client.resets() << RelaySays(Cancel(session=1)) << Drops() << Forgets())
         self.nothing_left()
 
     def test_S6_held(self) -> None:

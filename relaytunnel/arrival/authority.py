@@ -38,6 +38,10 @@ class Authority:
     host: str
     port: int | None
 
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
     def same_as(self, other: Authority, default_port: int) -> bool:
         """
         Whether both lead to the same place.

@@ -168,7 +168,7 @@ class HttpArrival:
             return Named(self.name, host, port, len(head), welcome=_TUNNEL_STANDS, login=login)
         if request.authority is not None:
             login = basic_login(credentials.get(b"proxy-authorization"))
-            origin = _origin_form(request, head, self._fields.upgrades)
+            origin = _origin_form(request, head, self._fields)
             return Named(self.name, host, port, len(head), origin, login=login)
         self._asking = asking(request.path)
         return Named(
@@ -180,7 +180,7 @@ class HttpArrival:
         )
 
 
-def _origin_form(request: RequestLine, head: bytes, upgrades: bool) -> bytes:
+def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
     """
     Turn what was sent to a proxy into what a server expects (RFC 9112 3.2.1).
 
@@ -191,8 +191,11 @@ def _origin_form(request: RequestLine, head: bytes, upgrades: bool) -> bytes:
 
     @param head: as it was sent, faultless.
     """
+    upgrades = fields.upgrades
     lines = head.removeprefix(b"\r\n").split(b"\r\n")
     kept = [b" ".join((request.method, request.path, request.version))]
+    if fields.host is None and request.authority is not None:
+        kept.append(b"Host: " + str(request.authority).encode("ascii"))
     for line in lines[1:-2]:
         name = line.partition(b":")[0].lower()
         if name not in _HOP_BY_HOP or (upgrades and name == b"connection"):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.arrival import Malformed, UnknownArrival
-from relaytunnel.arrival.plain import one_line, text_line
+from relaytunnel.arrival import Asked, Named, UnknownArrival
+from relaytunnel.arrival.plain import one_line, text_line, too_late
 from relaytunnel.errors import Code, Failing
+from tests.arrival.directory import Servers
 
 
 class PlainTests(SynchronousTestCase):
@@ -38,13 +39,31 @@ class PlainTests(SynchronousTestCase):
         self.assertLessEqual(len(one_line(reason)), 256)
         self.assertEqual(text_line(Failing(Code.BUSY, reason)).count(b"\n"), 1)
 
+    def test_too_late(self) -> None:
+        """
+        Who names no server in time is told so in a line.
+        """
+        self.assertEqual(too_late(), b"relaytunnel: timeout: no server was named in time\r\n")
+
     def test_unknown(self) -> None:
         """
-        A client of an unknown protocol is told at once what is spoken here.
+        A client of an unknown protocol names nobody, whatever it says.
         """
-        outcome = UnknownArrival().feed(b"\x16\x03")
-        assert isinstance(outcome, Malformed)
-        self.assertIn(b"HTTP/1.1", outcome.answer)
+        for data in (b"\x16\x03", b"\0", b"anything"):
+            self.assertEqual(UnknownArrival().feed(data), Named("unknown", None))
+
+    def test_unknown_asked(self) -> None:
+        """
+        It is told what is spoken here instead of being asked, and that is all.
+        """
+        way = UnknownArrival()
+        for why in (None, Failing(Code.AGENT_AWAY, "the server is away")):
+            asked = way.ask(Servers(), why)
+            assert isinstance(asked, Asked)
+            self.assertTrue(asked.over)
+            self.assertTrue(asked.data.startswith(b"relaytunnel: unsupported: "))
+            self.assertIn(b"HTTP/1.1", asked.data)
+            self.assertEqual(asked.data.count(b"\n"), 1)
 
     def test_unknown_answer(self) -> None:
         """

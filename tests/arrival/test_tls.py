@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.arrival.tls import SNI, Alert, SniArrival, alert
+from relaytunnel.arrival.hello import Alert, alert
+from relaytunnel.arrival.tls import SNI, SniArrival
 from relaytunnel.arrival.ways import Limits, Malformed, Named
 from relaytunnel.errors import Code, Failing
 

@@ -29,10 +29,16 @@ class ArrivalTests(RunningCase):
 
     async def test_no_host(self) -> None:
         """
-        A request without a Host names nobody.
+        A request without a Host names nobody: its client is asked, with the
+        list of those that want to be listed.
         """
-        client = await self.client(self.start_relay(), b"GET / HTTP/1.0\r\n\r\n")
-        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 404 "))
+        relay = self.start_relay()
+        await self.raw_agent(relay, Register(connection_id="web", listed=True), "hidden")
+        client = await self.client(relay, b"GET / HTTP/1.0\r\n\r\n")
+        answer = await client.end_of_all()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 300 Multiple Choices\r\n"), answer)
+        self.assertIn(b"\n web ", answer)
+        self.assertNotIn(b"hidden", answer)
 
     async def test_bad_request(self) -> None:
         """

@@ -167,11 +167,12 @@ class ClientVisit:
             self._channel,
             self,
             ClientDirectory(clients.registry, self.host),
-            clients.clock,
+            clients.visits.deadlines,
             clients.limits,
             asks=not default,
         )
         self._answer = self._listener.answer
+        self._listener.begin()
 
     # What the listener says
 
@@ -270,7 +271,7 @@ class ClientVisit:
             # more than silence.
             self._channel.reset()
             return
-        answer = self._answer(failing)
+        answer, self._answer = self._answer(failing), None
         if answer:
             self._channel.write(answer)
         self._clients.finish(self._channel)

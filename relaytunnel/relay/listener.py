@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
 from relaytunnel.arrival import (
     DEFAULT_LIMITS,
     WAYS,
@@ -24,6 +22,7 @@ from relaytunnel.arrival import (
 )
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
+from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.relay.finding import Unnamed
 
@@ -56,7 +55,7 @@ class Listener:
         channel: TCPChannel,
         heard: Heard,
         directory: Directory,
-        clock: IReactorTime,
+        deadlines: Deadlines,
         limits: Limits,
         asks: bool,
     ) -> None:
@@ -67,7 +66,7 @@ class Listener:
         self._channel = channel
         self._heard = heard
         self._directory = directory
-        self._clock = clock
+        self._deadlines = deadlines
         self._limits = limits
         self._arrival = Arrival(ways=WAYS if asks else WAYS_WITHOUT_QUESTION)
         self._fed = 0
@@ -76,9 +75,16 @@ class Listener:
         channel.holding.heard = self._listen
         # A whole head and a byte too many have to come in before it is paused.
         channel.holding.bound(max(limits.held, DEFAULT_LIMITS.max_head + 1))
-        self._deadline: IDelayedCall | None = clock.callLater(limits.arrival, self._too_late)
-        self._silence: IDelayedCall | None = clock.callLater(limits.silence, self._is_silent)
-        if channel.holding.held:
+        self._deadline = deadlines.within(limits.arrival, self._too_late)
+        self._silence = deadlines.within(limits.silence, self._is_silent)
+
+    def begin(self) -> None:
+        """
+        Listen to what has come already: behind a balancer's header that may be
+        all there is.
+        """
+        holding = self._channel.holding
+        if holding.held or holding.ended:
             self._listen()
 
     def answer(self, failing: Failing) -> bytes:
@@ -92,17 +98,10 @@ class Listener:
         Listen no more.
         """
         self._channel.holding.heard = None
-        self._cancel_silence()
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
+        self._silence.cancel()
+        self._deadline.cancel()
         self._arrival.take()
         self._channel.holding.bound(self._limits.held)
-
-    def _cancel_silence(self) -> None:
-        if self._silence is not None and self._silence.active():
-            self._silence.cancel()
-        self._silence = None
 
     def _listen(self) -> None:
         holding, arrival = self._channel.holding, self._arrival
@@ -110,7 +109,7 @@ class Listener:
             outcome = arrival.feed(holding.held[self._fed :])
             self._fed = len(holding.held)
             if arrival.way is not None:
-                self._cancel_silence()
+                self._silence.cancel()
                 reply = arrival.take_reply()
                 if reply:
                     self._channel.write(reply)
@@ -154,13 +153,12 @@ class Listener:
             if not self._asked:
                 self._asked = True
                 # Whoever is asked is a person, who reads before typing.
-                if self._deadline is not None:
-                    self._deadline.reset(self._limits.question)
+                self._deadline.cancel()
+                self._deadline = self._deadlines.within(self._limits.question, self._too_late)
             return True
         return False
 
     def _is_silent(self) -> None:
-        self._silence = None
         if not self._arrival.silent():
             return
         if self._asks and self._fed:

@@ -1,5 +1,6 @@
 """
-PostgreSQL through relay and agent, by a port of its own.
+PostgreSQL through relay and agent: by a port of its own, and by the name that
+its client says when it asks for TLS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from tests.processes import (
+    Finished,
     Program,
     empty_directory,
     free_port,
@@ -20,9 +22,9 @@ from tests.processes import (
     own_port,
     run,
     sha256_of,
-    start_agent,
     start_relay,
 )
+from tests.programs.inside import own_certificate, publish
 
 ROWS = 100_000
 
@@ -36,6 +38,13 @@ def server_program(name: str) -> str | None:
 
 
 INITDB, POSTGRES = server_program("initdb"), server_program("postgres")
+
+AGENT = """
+[[server]]
+id = "database"
+target = "tcp:127.0.0.1:{port}"
+reach = ["port:{own}", "sni:db.example.test"]
+"""
 
 
 class PostgresTests(TestCase):
@@ -54,6 +63,7 @@ class PostgresTests(TestCase):
         self.addCleanup(shutil.rmtree, data)
         if user is not None:
             shutil.chown(data, user, user)
+        self.certificate, key = own_certificate(self.directory, "db.example.test")
         made = await run(
             self,
             *(INITDB or "initdb", "--pgdata", data, "--auth", "trust", "--username", "tester"),
@@ -61,6 +71,16 @@ class PostgresTests(TestCase):
             user=user,
         )
         self.assertEqual(made.code, 0, made.err)
+        with (data / "postgresql.conf").open("a") as configuration:
+            configuration.write(
+                f"ssl = on\nssl_cert_file = '{self.certificate.name}'\n"
+                f"ssl_key_file = '{key.name}'\n"
+            )
+        for file in (self.certificate, key):
+            owned = shutil.copy(file, data)
+            if user is not None:
+                shutil.chown(owned, user, user)
+            os.chmod(owned, 0o600)
         port, self.port = free_port(), own_port()
         server = Program.start(
             self,
@@ -71,8 +91,8 @@ class PostgresTests(TestCase):
         # Without waiting for its clients to leave.
         self.addCleanup(server.stop, by=signal.SIGINT)
         await server.wait_for("ready to accept connections")
-        relay = await start_relay(self, self.directory / "relay")
-        await start_agent(self, relay.invitation, [f"database=127.0.0.1:{port},port={self.port}"])
+        self.relay = await start_relay(self, self.directory / "relay")
+        await publish(self, self.relay, AGENT.format(port=port, own=self.port))
 
     async def psql(
         self, *commands: str, stdin: Path | None = None, stdout: Path | None = None
@@ -115,3 +135,69 @@ class PostgresTests(TestCase):
         self.assertEqual(await self.psql("select count(*) from rows"), f"{ROWS}\n")
         await self.psql("copy (select * from rows order by number) to stdout", stdout=got)
         self.assertEqual(sha256_of(got), sha256_of(sent))
+
+    async def connects(self, host: str, sslmode: str, *commands: str) -> Finished:
+        """
+        Run commands of SQL at the server of this name, which psql believes to
+        be at the relay.
+        """
+        where = {
+            "host": host,
+            "hostaddr": self.relay.host,
+            "port": str(self.relay.clients_port),
+            "user": "tester",
+            "dbname": "postgres",
+            "sslmode": sslmode,
+            "sslrootcert": str(self.certificate),
+            "connect_timeout": "10",
+        }
+        return await run(
+            self,
+            *("psql", "--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--no-password"),
+            *("--dbname", " ".join(f"{key}={value}" for key, value in where.items())),
+            *(word for command in commands for word in ("--command", command)),
+        )
+
+    async def test_by_name(self) -> None:
+        """
+        With TLS the name of its host leads psql to the server, to whose key it
+        speaks.
+        """
+        for sslmode in ("require", "verify-full", "prefer"):
+            done = await self.connects(
+                "db.example.test",
+                sslmode,
+                "select ssl, 6 * 7 from pg_stat_ssl where pid = pg_backend_pid()",
+            )
+            self.assertEqual(done, (0, "t|42\n", ""))
+
+    async def test_without_tls(self) -> None:
+        """
+        Without TLS psql shows what the relay advises.
+        """
+        done = await self.connects("db.example.test", "disable", "select 1")
+        self.assertEqual((done.code, done.out), (2, ""))
+        self.assertIn("use sslmode=require and the server's host name", done.err)
+
+    async def test_unknown_name(self) -> None:
+        """
+        A name that leads to no server ends it at once, with the alert for it.
+        """
+        done = await self.connects("nobody.example.test", "require", "select 1")
+        self.assertEqual((done.code, done.out), (2, ""))
+        self.assertIn("unrecognized name", done.err)
+
+    async def test_server_without_tls(self) -> None:
+        """
+        If the server itself does not agree to TLS, the client, who was promised
+        it, is told so in TLS, and the relay's log says why.
+        """
+        await self.psql("alter system set ssl = off", "select pg_reload_conf()")
+        deadline = 20
+        while await self.psql("show ssl") != "off\n":
+            deadline -= 1
+            self.assertGreater(deadline, 0, "the server still speaks TLS")
+        done = await self.connects("db.example.test", "require", "select 1")
+        self.assertEqual((done.code, done.out), (2, ""))
+        self.assertIn("internal error", done.err)
+        await self.relay.program.wait_for("the server does not agree to TLS")

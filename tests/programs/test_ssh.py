@@ -1,11 +1,13 @@
 """
-SSH through relay and agent: a server that speaks first, and large copies.
+SSH through relay and agent: a server that speaks first, large copies, and the
+relay as the proxy that ssh goes through.
 """
 
 from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.processes import (
     start_agent,
     start_relay,
 )
+from tests.programs.test_netcat import unusable as netcat_unusable
 
 SIZE = 200_000_000
 """How much is copied, in bytes."""
@@ -98,6 +101,10 @@ class SecureShellTests(TestCase):
             *("-o", "HostKeyAlias=the-server", "-o", "IdentitiesOnly=yes"),
             *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR"),
         ]
+        self.proxies = [
+            f"ProxyCommand=nc -X {protocol} -x {self.relay.clients} %h %p"
+            for protocol in ("connect", "5")
+        ]
         self.user = getpass.getuser()
 
     async def ssh(self, *words: str) -> None:
@@ -143,3 +150,55 @@ class SecureShellTests(TestCase):
         for copy in (there, back):
             self.assertEqual(copy.stat().st_size, SIZE)
             self.assertEqual(sha256_of(copy), digest)
+
+    async def test_proxy_command(self) -> None:
+        """
+        By its ID, the server is reached through netcat as ProxyCommand, in
+        both of its protocols that have names.
+        """
+        for proxy in self.proxies:
+            await self.ssh("-o", proxy, "shell")
+
+    async def test_git(self) -> None:
+        """
+        git pushes and clones over that ssh.
+        """
+        repository, source = self.directory / "repository", self.directory / "source"
+        url = f"{self.user}@shell:{repository}"
+        await self.git("init", "--quiet", "--bare", str(repository))
+        await self.git("init", "--quiet", str(source))
+        digest = random_file(source / "file", 1_000_000)
+        inside = ("-C", str(source))
+        await self.git(*inside, "add", "file")
+        await self.git(
+            *(*inside, "-c", "user.name=tester", "-c", "user.email=tester@localhost"),
+            *("commit", "--quiet", "--message", "a file"),
+        )
+        await self.git(*inside, "push", "--quiet", url, "HEAD", proxy=self.proxies[0])
+        for number, proxy in enumerate(self.proxies):
+            clone = self.directory / f"clone-{number}"
+            await self.git("clone", "--quiet", url, str(clone), proxy=proxy)
+            self.assertEqual(sha256_of(clone / "file"), digest)
+
+    async def git(self, *words: str, proxy: str | None = None) -> None:
+        """
+        Run git, which must succeed.
+
+        @param proxy: the option by which ssh finds the relay.
+        """
+        command = ["ssh", *self.options] if proxy is None else ["ssh", *self.options, "-o", proxy]
+        done = await run(
+            self,
+            *("git", *words),
+            environment={
+                "GIT_SSH_COMMAND": shlex.join(command),
+                "GIT_CONFIG_GLOBAL": "/dev/null",
+                "GIT_CONFIG_NOSYSTEM": "1",
+            },
+        )
+        self.assertEqual(done.code, 0, done.err)
+
+    test_proxy_command.skip = skip or netcat_unusable()  # type: ignore[attr-defined]
+    test_git.skip = (  # type: ignore[attr-defined]
+        skip or netcat_unusable() or missing_programs("git")
+    )

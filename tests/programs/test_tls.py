@@ -85,7 +85,7 @@ class TLSTests(TestCase):
         place = f"127.0.0.1:{port or self.relay.clients_port}"
         return await run(
             self,
-            *("curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*"),
+            *("curl", "--silent", "--show-error", "--max-time", "20"),
             *("--cacert", self.certificate, "--connect-to", f"::{place}", *options),
             *("--write-out", "%{http_version}", f"https://{name}/"),
         )
@@ -137,7 +137,7 @@ class TLSTests(TestCase):
         port = self.relay.clients_port
         done = await run(
             self,
-            *("curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*"),
+            *("curl", "--silent", "--show-error", "--max-time", "20"),
             *("--cacert", self.certificate),
             *("--resolve", f"web.example.test:{port}:127.0.0.1"),
             f"https://web.example.test:{port}/",

@@ -5,12 +5,55 @@ while they wait.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from ipaddress import ip_network
+from typing import Any
 
-from relaytunnel.errors import Code
+from twisted.internet.defer import Deferred
+
+from relaytunnel.accounts.secrets import hash_chosen
+from relaytunnel.config import ClientPort
+from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.data import Kind
 from relaytunnel.wire.messages import Accept, Cancel, Notify, Refuse, Register
-from tests.running import HOST, RunningCase, eventually, reactor, request
+from tests.arrival.test_tls import hello, server_name
+from tests.running import (
+    ANY_PORT,
+    HOST,
+    Peer,
+    RawControl,
+    RawData,
+    RunningCase,
+    eventually,
+    reactor,
+    request,
+)
+
+CONNECT = b"CONNECT web:22 HTTP/1.1\r\nHost: web:22\r\n\r\n"
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+SOCKS_METHODS = b"\x05\x01\x00"
+SOCKS_WEB = b"\x05\x01\x00\x03\x03web\x00\x16"
+SOCKS_DONE = b"\x05\x00\x00\x01" + bytes(6)
+
+PASSWORD = hash_chosen("pass", cost=2**10)
+ALICE = Register(connection_id="web", users=(("alice", PASSWORD),), listed=True)
+
+
+def basic(user: str = "alice", password: str = "pass") -> str:
+    """
+    Write credentials of HTTP.
+    """
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def socks_login(user: bytes = b"alice", password: bytes = b"pass") -> bytes:
+    """
+    Write what a client of SOCKS5 says that logs in and does not wait.
+    """
+    login = bytes((1, len(user))) + user + bytes((len(password),)) + password
+    return b"\x05\x01\x02" + login + SOCKS_WEB
 
 
 class ArrivalTests(RunningCase):
@@ -153,6 +196,730 @@ class ArrivalTests(RunningCase):
         self.assertIn("404", await self.get(relay, "web"))
 
 
+class TunnelTests(RunningCase):
+    """
+    Clients that take the relay for a proxy.
+    """
+
+    async def served(self, relay: RelayService, control: RawControl) -> tuple[Notify, RawData]:
+        """
+        S7 to S11.
+        """
+        notify = await control.hears(Notify)
+        return notify, await self.raw_data(relay, notify.ticket)
+
+    async def test_connect(self) -> None:
+        """
+        CONNECT is the relay's alone: the client is told that it stands when
+        the server is reached, and the server gets what comes behind.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, CONNECT + b"SSH-2.0-client\r\n")
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.arrived, client.received), ("name:web", b""))
+        data = await self.raw_data(relay, notify.ticket)
+        await client.hears(CONNECTED)
+        data.say(b"SSH-2.0-server\r\n")
+        await client.hears(b"server\r\n")
+        self.assertEqual(client.received, CONNECTED + b"SSH-2.0-server\r\n")
+        await data.hears(b"client\r\n")
+        self.assertEqual(data.received, b"SSH-2.0-client\r\n")
+
+    async def test_connect_server_first(self) -> None:
+        """
+        A server that speaks first waits for no word of the client's.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, CONNECT)
+        _, data = await self.served(relay, control)
+        data.say(b"220 mail")
+        await client.hears(b"220 mail")
+        self.assertEqual(client.received, CONNECTED + b"220 mail")
+
+    async def test_connect_refused(self) -> None:
+        """
+        A tunnel that cannot be had has the reason in its status line.
+        """
+        relay = self.start_relay()
+        client = await self.client(relay, CONNECT)
+        answer = await client.end_of_all()
+        self.assertTrue(
+            answer.startswith(b"HTTP/1.1 404 Not Found: no server is published as web\r\n"), answer
+        )
+
+    async def test_connect_refused_by_agent(self) -> None:
+        """
+        So has one of which only the agent knows that it cannot be had.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, CONNECT)
+        notify = await control.hears(Notify)
+        control.say(Refuse(session=notify.session, code="refused-by-target", reason="closed"))
+        answer = await client.end_of_all()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 502 Bad Gateway: closed\r\n"), answer)
+
+    async def test_connect_not_to_the_default(self) -> None:
+        """
+        Who asks for a tunnel to one server never gets another.
+        """
+        relay = self.start_relay(clients=(ClientPort(endpoint=ANY_PORT, default="shop"),))
+        control = await self.raw_agent(relay, "shop")
+        client = await self.client(relay, CONNECT)
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 404 "))
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_absolute(self) -> None:
+        """
+        A request for a proxy reaches its server as one for a server.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        said = b"POST http://web/a HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\n\r\nbody"
+        await self.client(relay, said)
+        _, data = await self.served(relay, control)
+        await data.hears(b"body")
+        self.assertEqual(
+            data.received,
+            b"POST /a HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody",
+        )
+
+    async def test_socks5(self) -> None:
+        """
+        SOCKS5 in steps: the client is told that its server is reached when it
+        is, and its own bytes begin behind that.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, SOCKS_METHODS)
+        await client.hears(b"\x05\x00")
+        client.say(SOCKS_WEB)
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.arrived, client.received), ("name:web", b"\x05\x00"))
+        data = await self.raw_data(relay, notify.ticket)
+        await client.hears(b"\x05\x00" + SOCKS_DONE)
+        client.say(b"hello")
+        await data.hears(b"hello")
+        self.assertEqual(data.received, b"hello")
+
+    async def test_socks5_at_once(self) -> None:
+        """
+        A client that waits for nothing is served the same.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, SOCKS_METHODS + SOCKS_WEB + b"hello")
+        _, data = await self.served(relay, control)
+        await data.hears(b"hello")
+        await client.hears(SOCKS_DONE)
+        self.assertEqual((data.received, client.received), (b"hello", b"\x05\x00" + SOCKS_DONE))
+
+    async def test_socks5_refused(self) -> None:
+        """
+        A server that is not there is told of in SOCKS.
+        """
+        relay = self.start_relay()
+        client = await self.client(relay, SOCKS_METHODS + SOCKS_WEB)
+        answer = await client.end_of_all()
+        self.assertEqual((answer[:3], len(answer)), (b"\x05\x00\x05", 12))
+        self.assertNotEqual(answer[3], 0)
+
+    async def test_leaves_while_it_waits(self) -> None:
+        """
+        A client whose tunnel does not stand yet can leave as any other.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, CONNECT)
+        notify = await control.hears(Notify)
+        client.reset()
+        self.assertEqual((await control.hears(Cancel)).session, notify.session)
+
+
+class QuestionTests(RunningCase):
+    """
+    S5: clients that are asked in text which server they want.
+    """
+
+    async def asked(
+        self, *servers: Register, limits: dict[str, Any] | None = None
+    ) -> tuple[RelayService, RawControl, Peer]:
+        """
+        A client that says nothing is asked.
+        """
+        relay = self.start_relay({"silence": 0.05, **(limits or {})})
+        control = await self.raw_agent(relay, *servers)
+        client = await self.client(relay)
+        await client.hears(b"which server? ")
+        return relay, control, client
+
+    async def reached(self, relay: RelayService, control: RawControl, name: str) -> None:
+        """
+        Assert that the client reaches this server, which gets C{hello} alone.
+        """
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.connection_id, notify.arrived), (name, f"name:{name}"))
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(b"hello")
+        self.assertEqual(data.received, b"hello")
+
+    async def test_number(self) -> None:
+        """
+        A number means the server that stands behind it in the list.
+        """
+        relay, control, client = await self.asked(
+            Register(connection_id="web", listed=True),
+            Register(connection_id="shop", listed=True),
+            Register(connection_id="hidden"),
+        )
+        self.assertIn(b"  1) shop\r\n  2) web\r\n", client.received)
+        self.assertNotIn(b"hidden", client.received)
+        client.say(b"2\nhello")
+        await self.reached(relay, control, "web")
+
+    async def test_name(self) -> None:
+        """
+        A name means its server, listed or not.
+        """
+        relay, control, client = await self.asked(Register(connection_id="hidden"))
+        client.say(b"hidden\r\nhello")
+        await self.reached(relay, control, "hidden")
+
+    async def test_three_tries(self) -> None:
+        """
+        Who names none three times is told so, and let go.
+        """
+        relay, _, client = await self.asked(Register(connection_id="web", listed=True))
+        for number in range(1, 3):
+            client.say(b"nowhere\n")
+            await eventually(
+                lambda n=number: client.received.count(b"which server? ") > n,  # type: ignore[misc]
+                "it is asked again",
+            )
+        client.say(b"nowhere\n")
+        answer = await client.end_of_all()
+        self.assertEqual(answer.count(b"which server? "), 3)
+        self.assertTrue(
+            answer.endswith(b"relaytunnel: no-such-server: no server is published as nowhere\r\n"),
+            answer,
+        )
+        self.assertEqual(relay.visits.refusals, {"no-such-server": 1})
+
+    async def test_line_at_once(self) -> None:
+        """
+        Who begins with a line that is a name is not asked at all, even if
+        nothing follows it.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, b"web\n")
+        client.end()
+        notify = await control.hears(Notify)
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears_kind(Kind.EOF)
+        self.assertEqual(data.received, b"")
+        data.say(b"the page")
+        data.end()
+        self.assertEqual(await client.end_of_all(), b"the page")
+
+    async def test_begun_and_silent(self) -> None:
+        """
+        Who has begun a line and pauses goes on with the same line.
+        """
+        relay = self.start_relay({"silence": 0.05})
+        control = await self.raw_agent(relay, "web")
+        client = await self.client(relay, b"we")
+        await eventually(
+            lambda: any(
+                visit._listener is not None and visit._listener._silence is None
+                for visit in relay.clients.present
+            ),
+            "it has been silent for long",
+        )
+        client.say(b"b\nhello")
+        await self.reached(relay, control, "web")
+
+    async def test_ends_when_asked(self) -> None:
+        """
+        Who ends when it is asked is let go without another word.
+        """
+        relay, _, client = await self.asked(Register(connection_id="web", listed=True))
+        said = client.received
+        client.end()
+        self.assertEqual(await client.end_of_all(), said)
+        await eventually(lambda: not relay.clients.present, "nobody is present")
+
+    async def test_time_to_read(self) -> None:
+        """
+        Who is asked has longer than who has to name its server unasked, but
+        not for ever.
+        """
+        _, _, client = await self.asked(
+            Register(connection_id="web"), limits={"arrival": 0.1, "question": 0.4}
+        )
+        began = reactor.seconds()
+        answer = await client.end_of_all()
+        self.assertGreater(reactor.seconds() - began, 0.25)
+        self.assertTrue(
+            answer.endswith(b"\r\nrelaytunnel: timeout: no server was named in time\r\n"), answer
+        )
+
+    async def test_not_allowed(self) -> None:
+        """
+        A server that is not open to a client is neither listed for it nor
+        reached by its name; another one may be named then.
+        """
+        relay, control, client = await self.asked(
+            Register(connection_id="web", allow=("10.0.0.0/8",), listed=True),
+            Register(connection_id="shop", listed=True),
+        )
+        self.assertIn(b"  1) shop\r\nwhich", client.received)
+        client.say(b"web\n")
+        await client.hears(b"not-allowed: web is not open to clients from 127.0.0.1\r\n")
+        client.say(b"1\nhello")
+        await self.reached(relay, control, "shop")
+
+    async def test_password_asked_for(self) -> None:
+        """
+        A server with users is not reached this way: there is no place for a
+        password in it.
+        """
+        _, control, client = await self.asked(ALICE)
+        client.say(b"web\n")
+        self.assertIn(b"relaytunnel: not-allowed: web asks for a user", await client.end_of_all())
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_ssh(self) -> None:
+        """
+        A client of SSH is told at once how it can be done.
+        """
+        client = await self.client(self.start_relay(), b"SSH-2.0-OpenSSH_9.6\r\n")
+        self.assertIn(b"ProxyCommand", await client.end_of_all())
+
+
+class ChosenTests(RunningCase):
+    """
+    S5: browsers, which choose once and are remembered.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay = self.start_relay()
+
+    async def ask(self, path: str, *fields: str, host: str = HOST) -> str:
+        """
+        Ask for a page of the relay's own name.
+        """
+        lines = (f"GET {path} HTTP/1.1", f"Host: {host}", *fields, "", "")
+        client = await self.client(self.relay, "\r\n".join(lines).encode())
+        return (await client.end_of_all()).decode()
+
+    async def test_choice(self) -> None:
+        """
+        The answer to the question is kept in a cookie, with which the next
+        request reaches its server untouched.
+        """
+        control = await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
+        page = await self.ask("/a?b", "Accept: text/html")
+        self.assertTrue(page.startswith("HTTP/1.1 300 "), page)
+        self.assertIn('value="web"', page)
+        taken = await self.ask("/.relaytunnel/?server=web&to=%2Fa%3Fb")
+        self.assertTrue(taken.startswith("HTTP/1.1 303 "), taken)
+        self.assertIn("\r\nLocation: /a?b\r\n", taken)
+        self.assertIn("\r\nSet-Cookie: relaytunnel=web; ", taken)
+        again = f"GET /a?b HTTP/1.1\r\nHost: {HOST}\r\nCookie: relaytunnel=web\r\n\r\n".encode()
+        await self.client(self.relay, again)
+        notify = await control.hears(Notify)
+        self.assertEqual(notify.arrived, "chosen:web")
+        data = await self.raw_data(self.relay, notify.ticket)
+        await data.hears(again)
+
+    async def test_chosen_is_gone(self) -> None:
+        """
+        A server that was chosen and is not here any more is forgotten, and
+        the client is told why it is asked again.
+        """
+        control = await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
+        control.abort()
+        await eventually(lambda: not self.relay.registry.agents, "it is gone")
+        page = await self.ask("/", "Cookie: relaytunnel=web")
+        self.assertTrue(page.startswith("HTTP/1.1 300 "), page)
+        self.assertIn("Set-Cookie: relaytunnel=; Max-Age=0", page)
+        self.assertIn("not connected", page)
+
+    async def test_name_wins(self) -> None:
+        """
+        What was chosen does not count for a request that names its server.
+        """
+        control = await self.raw_agent(self.relay, "web", "shop")
+        client = await self.client(
+            self.relay, b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: relaytunnel=web\r\n\r\n"
+        )
+        self.assertEqual((await control.hears(Notify)).connection_id, "shop")
+        client.reset()
+        self.assertTrue(
+            (await self.ask("/", "Cookie: relaytunnel=web", host="nowhere")).startswith(
+                "HTTP/1.1 404 "
+            )
+        )
+
+
+class DefaultTests(RunningCase):
+    """
+    S5: a port with a server for those who do not say which one they want.
+    """
+
+    async def with_default(self, *servers: str) -> tuple[RelayService, RawControl]:
+        """
+        Start a relay on whose port C{web} is the default.
+        """
+        relay = self.start_relay(
+            {"silence": 0.05, "arrival": 0.3},
+            clients=(ClientPort(endpoint=ANY_PORT, default="web"),),
+        )
+        return relay, await self.raw_agent(relay, *servers)
+
+    async def test_each(self) -> None:
+        """
+        It gets every byte of whoever names nobody, or a name that is not
+        known, or speaks what is not known.
+        """
+        relay, control = await self.with_default("web")
+        for said in (
+            request("nowhere"),
+            b"GET / HTTP/1.0\r\n\r\n",
+            hello(server_name(b"nowhere.example")),
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"a line\n",
+            b"\x00\x01\x02",
+        ):
+            client = await self.client(relay, said)
+            notify = await control.hears(Notify)
+            self.assertEqual(notify.arrived, "default:web")
+            data = await self.raw_data(relay, notify.ticket)
+            await data.hears(said)
+            self.assertEqual(data.received, said)
+            client.reset()
+
+    async def test_silent(self) -> None:
+        """
+        Who says nothing reaches it after a while, and hears it speak.
+        """
+        relay, control = await self.with_default("web")
+        client = await self.client(relay)
+        notify = await control.hears(Notify)
+        self.assertEqual(notify.arrived, "default:web")
+        data = await self.raw_data(relay, notify.ticket)
+        data.say(b"220 mail")
+        await client.hears(b"220 mail")
+        self.assertEqual(client.received, b"220 mail")
+
+    async def test_named(self) -> None:
+        """
+        Who names one that is known reaches that one.
+        """
+        relay, control = await self.with_default("web", "shop")
+        await self.client(relay, request("shop"))
+        self.assertEqual((await control.hears(Notify)).arrived, "host:shop")
+
+    async def test_named_is_away(self) -> None:
+        """
+        Who names one that is away is told so: the default is another server.
+        """
+        relay, control = await self.with_default("web", "shop")
+        relay.registry.remove(relay.registry.servers["shop"])
+        self.assertIn("503", await self.get(relay, "shop"))
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_default_is_away(self) -> None:
+        """
+        When it is away itself, that is told, in the client's protocol.
+        """
+        relay = self.start_relay(clients=(ClientPort(endpoint=ANY_PORT, default="web"),))
+        self.assertTrue((await self.get(relay, "nowhere")).startswith("HTTP/1.1 404 "))
+
+
+class PasswordTests(RunningCase):
+    """
+    S6: servers that ask their clients for a password.
+    """
+
+    async def with_users(self) -> tuple[RelayService, RawControl]:
+        """
+        Start a relay at which C{web} knows C{alice}.
+        """
+        relay = self.start_relay()
+        return relay, await self.raw_agent(relay, ALICE)
+
+    async def answer(
+        self, relay: RelayService, *fields: str, first: str = "GET / HTTP/1.1"
+    ) -> str:
+        """
+        Say this to the relay, and read what it answers itself.
+        """
+        host = "web:22" if first.startswith("CONNECT") else "web"
+        lines = (first, f"Host: {host}", *fields, "", "")
+        client = await self.client(relay, "\r\n".join(lines).encode())
+        return (await client.end_of_all()).decode()
+
+    async def test_required(self) -> None:
+        """
+        Who gives none is asked for one, and no agent hears of it.
+        """
+        relay, control = await self.with_users()
+        for answer in (
+            await self.answer(relay),
+            await self.answer(relay, "Authorization: Bearer x"),
+            await self.answer(relay, f"Proxy-Authorization: {basic()}"),
+        ):
+            self.assertTrue(answer.startswith("HTTP/1.1 401 Unauthorized\r\n"), answer)
+            self.assertIn("\r\nWWW-Authenticate: Basic ", answer)
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_right(self) -> None:
+        """
+        Who gives the right one is served, and the agent can look as well.
+        """
+        relay, control = await self.with_users()
+        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
+        await self.client(relay, said)
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.user, notify.password), ("alice", "pass"))
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(said)
+
+    async def test_wrong(self) -> None:
+        """
+        A wrong one, and one of nobody's, are turned down in the same words.
+        """
+        relay, control = await self.with_users()
+        answers = {
+            await self.answer(relay, f"Authorization: {basic(user, password)}")
+            for user, password in (("alice", "Pass"), ("bob", "pass"), ("", ""))
+        }
+        (answer,) = answers
+        self.assertTrue(answer.startswith("HTTP/1.1 401 "), answer)
+        self.assertIn("the user name or the password is wrong", answer)
+        self.assertEqual(control.messages[1:], [])
+        self.assertEqual(relay.clients.present, set())
+
+    async def test_connect(self) -> None:
+        """
+        A tunnel's client gives it as to a proxy.
+        """
+        relay, control = await self.with_users()
+        first = "CONNECT web:22 HTTP/1.1"
+        answer = await self.answer(relay, f"Authorization: {basic()}", first=first)
+        self.assertTrue(
+            answer.startswith("HTTP/1.1 407 Proxy Authentication Required: web asks for a"), answer
+        )
+        self.assertIn("\r\nProxy-Authenticate: Basic ", answer)
+        said = f"{first}\r\nHost: web:22\r\nProxy-Authorization: {basic()}\r\n\r\n"
+        client = await self.client(relay, said.encode())
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.user, notify.password), ("alice", "pass"))
+        await self.raw_data(relay, notify.ticket)
+        await client.hears(CONNECTED)
+
+    async def test_socks5(self) -> None:
+        """
+        A client of SOCKS5 gives it in a step of its own.
+        """
+        relay, control = await self.with_users()
+        client = await self.client(relay, socks_login())
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.user, notify.password), ("alice", "pass"))
+        await self.raw_data(relay, notify.ticket)
+        await client.hears(b"\x05\x02\x01\x00" + SOCKS_DONE)
+
+    async def test_socks5_wrong(self) -> None:
+        """
+        There a wrong one, and none, is answered in SOCKS.
+        """
+        relay, control = await self.with_users()
+        for said, told in (
+            (socks_login(password=b"Pass"), b"\x05\x02\x01\x00\x05"),
+            (SOCKS_METHODS + SOCKS_WEB, b"\x05\x00\x05"),
+        ):
+            answer = await (await self.client(relay, said)).end_of_all()
+            self.assertTrue(answer.startswith(told), answer)
+            self.assertNotEqual(answer[len(told)], 0)
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_no_way_to_give_one(self) -> None:
+        """
+        By the server's name in TLS none can be given, so nobody comes in.
+        """
+        relay, control = await self.with_users()
+        client = await self.client(relay, hello(server_name(b"web")))
+        self.assertEqual((await client.end_of_all())[:1], b"\x15")
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_too_many(self) -> None:
+        """
+        While too many of one client are compared, one more is told to come
+        again; it is not taken for wrong.
+        """
+        relay, control = await self.with_users()
+        unfinished: list[Deferred[bool]] = []
+
+        def run(*given: object) -> Deferred[bool]:
+            unfinished.append(Deferred())
+            return unfinished[-1]
+
+        self.patch(
+            relay.clients.passwords, "_threads", type("Slow", (), {"run": staticmethod(run)})
+        )
+        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
+        for number in range(1, 5):
+            await self.client(relay, said)
+            await eventually(lambda n=number: len(unfinished) == n, "it is compared")  # type: ignore[misc]
+        answer = await self.answer(relay, f"Authorization: {basic()}")
+        self.assertTrue(answer.startswith("HTTP/1.1 503 "), answer)
+        self.assertIn("\r\nX-Relaytunnel-Code: busy\r\n", answer)
+        for each in unfinished:
+            each.callback(True)
+        for _ in range(4):
+            await control.hears(Notify)
+
+    async def compared(self) -> tuple[RelayService, RawControl, Peer, Deferred[bool]]:
+        """
+        A client whose password is being compared.
+        """
+        relay, control = await self.with_users()
+        answer: Deferred[bool] = Deferred()
+        asked: list[object] = []
+
+        def run(*given: object) -> Deferred[bool]:
+            asked.append(given)
+            return answer
+
+        self.patch(
+            relay.clients.passwords, "_threads", type("Slow", (), {"run": staticmethod(run)})
+        )
+        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
+        client = await self.client(relay, said)
+        await eventually(lambda: asked, "it is compared")
+        return relay, control, client, answer
+
+    async def test_leaves_meanwhile(self) -> None:
+        """
+        Who leaves meanwhile is not waited for.
+        """
+        relay, control, client, answer = await self.compared()
+        client.reset()
+        await eventually(lambda: not relay.clients.present, "nobody is present")
+        answer.callback(True)
+        self.assertEqual(relay.visits.sessions, {})
+        self.assertEqual(control.messages[1:], [])
+
+    async def test_agent_leaves_meanwhile(self) -> None:
+        """
+        A server that goes away meanwhile is away.
+        """
+        relay, control, client, answer = await self.compared()
+        control.abort()
+        await eventually(lambda: not relay.registry.agents, "it is gone")
+        answer.callback(True)
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 503 "))
+
+    async def test_published_anew_meanwhile(self) -> None:
+        """
+        A server that is published anew meanwhile may have other users.
+        """
+        relay, control, client, answer = await self.compared()
+        control.say(Register(connection_id="web", users=(("bob", PASSWORD),)))
+        await eventually(
+            lambda: "bob" in relay.registry.servers["web"].users, "it is published anew"
+        )
+        answer.callback(True)
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 503 "))
+        self.assertEqual([m for m in control.messages if isinstance(m, Notify)], [])
+
+    async def test_talks_meanwhile(self) -> None:
+        """
+        What a client says meanwhile is held for its server.
+        """
+        relay, control, client, answer = await self.compared()
+        client.say(b"more")
+        (visit,) = relay.clients.present
+        await eventually(lambda: visit._channel.holding.held.endswith(b"more"), "it is held")
+        answer.callback(True)
+        notify = await control.hears(Notify)
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(b"\r\n\r\nmore")
+
+    async def test_fault(self) -> None:
+        """
+        Where comparing fails the client is told that it is not at fault.
+        """
+        _, _, client, answer = await self.compared()
+        answer.errback(ZeroDivisionError("broken"))
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 500 "))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_accounts_closed(self) -> None:
+        """
+        That the relay stops meanwhile is no fault that would be logged.
+        """
+        _, _, client, answer = await self.compared()
+        answer.errback(AccountError("the accounts are closed"))
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 500 "))
+
+    async def test_relay_stops_meanwhile(self) -> None:
+        """
+        A relay that stops meanwhile drops the client.
+        """
+        relay, _, client, answer = await self.compared()
+        await relay.stopService()
+        await client.is_reset(2)
+        answer.callback(True)
+
+    async def test_remembered(self) -> None:
+        """
+        One that was right is not compared again for a while.
+        """
+        relay, control = await self.with_users()
+        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
+        await self.client(relay, said)
+        await control.hears(Notify)
+        self.patch(relay.clients.passwords, "_threads", None)
+        await self.client(relay, said)
+        await control.hears(Notify)
+
+
+class AddressTests(RunningCase):
+    """
+    What the agent is told of the connection.
+    """
+
+    async def test_told(self) -> None:
+        """
+        An agent that asked for it is told where the client connected to.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, Register(connection_id="web", wants_address=True))
+        client = await self.client(relay, request("web"))
+        notify = await control.hears(Notify)
+        self.assertEqual(notify.client, f"{HOST}:{client.port}")
+        self.assertEqual(notify.came_to, f"{HOST}:{relay.facts.clients[0]}")
+
+    async def test_not_told(self) -> None:
+        """
+        One that did not is not, and hears no password that it did not ask for.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        await self.client(
+            relay,
+            f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode(),
+        )
+        notify = await control.hears(Notify)
+        self.assertEqual((notify.came_to, notify.user, notify.password), ("", "", ""))
+
+
 class AdmissionTests(RunningCase):
     """
     S6: whether this client may reach this server now.
@@ -230,6 +997,23 @@ class AdmissionTests(RunningCase):
         self.assertIn("503", await self.get(relay, "web"))
         client.reset()
         await data.hears_kind(Kind.RESET)
+        await self.session(relay, control)
+
+    async def test_share_of_one_client(self) -> None:
+        """
+        A server's owner may say how many sessions of it one client has.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(
+            relay, Register(connection_id="web", sessions_per_client=1), "shop"
+        )
+        client, _ = await self.session(relay, control)
+        answer = await self.get(relay, "web")
+        self.assertTrue(answer.startswith("HTTP/1.1 503 "), answer)
+        self.assertIn("one client has 1 sessions of web at most", answer)
+        await self.session(relay, control, "shop")
+        client.reset()
+        await control.hears(Cancel)
         await self.session(relay, control)
 
     async def test_too_fast(self) -> None:

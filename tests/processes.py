@@ -262,6 +262,7 @@ class Program(ProcessProtocol):
     """
 
     transport: IProcessTransport
+    ends_by = signal.SIGTERM
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = list(command)
@@ -362,15 +363,17 @@ class Program(ProcessProtocol):
         await self._until(lambda: self._ended or None, seconds, "did not end")
         return Finished(cast(int, self.code), self._text(1), self._text(2))
 
-    async def stop(self, seconds: float = 10, by: signal.Signals = signal.SIGTERM) -> None:
+    async def stop(self, seconds: float = 10, by: signal.Signals | None = None) -> None:
         """
         End the program: with a signal, and after C{seconds} with SIGKILL.
+
+        @param by: C{ends_by}, if it is not given.
 
         Nothing happens when it has ended already.
         """
         offspring = _descendants(self.pid) if self.running else []
         if self.running:
-            self.transport.signalProcess(by.name.removeprefix("SIG"))
+            self.transport.signalProcess((by or self.ends_by).name.removeprefix("SIG"))
             try:
                 await self._until(lambda: None if self.running else True, seconds, "did not end")
             except ProgramFailed:
@@ -545,6 +548,7 @@ async def start_relay(
         *extra,
         namespace=namespace,
     )
+    program.ends_by = signal.SIGINT  # at once, whatever runs
     file = state / "invitation"
 
     def ready() -> str | None:
@@ -592,6 +596,7 @@ async def start_agent(
         *extra,
         namespace=namespace,
     )
+    program.ends_by = signal.SIGINT  # at once, whatever runs
     reached = {}
     for published in publishes:
         name = published.partition("=")[0]

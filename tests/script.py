@@ -634,6 +634,11 @@ class FakeRelayDoor:
     def visit(self, notify: Notify, server: OwnServer) -> Any:
         return FakeAgentVisit(self._script, notify)
 
+    def relay_leaves(self) -> None:
+        """
+        Nothing is kept here.
+        """
+
 
 class FakeVisitDoors:
     """

@@ -52,6 +52,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.agent.service": 4,
     "relaytunnel.agent.visits": 4,
     "relaytunnel.admin": 4,
+    "relaytunnel.draining": 4,
     "relaytunnel.tap": 5,
     "relaytunnel.cli": 5,
     "relaytunnel.demo": 5,

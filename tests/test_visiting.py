@@ -149,6 +149,16 @@ class AnswerTests(SynchronousTestCase):
             assert answer is not None
             self.assertFalse(answer.granted)
 
+    def test_reason_twice(self) -> None:
+        """
+        What the body only repeats is told once.
+        """
+        answer = Answer(404, "no server is published as web", "no-such-server: no server is")
+        self.assertEqual(str(answer), f"404 {answer.reason}: {answer.said}")
+        said = f"no-such-server: {answer.reason}"
+        for reason in (answer.reason, f"Not Found: {answer.reason}"):
+            self.assertEqual(str(Answer(404, reason, said)), f"404 {said}")
+
     def test_signs_of_life(self) -> None:
         """
         Answers of 1xx precede the one that counts, but for 101, which would be

@@ -282,6 +282,20 @@ class DataChannels:
         if alarm is not None:
             alarm.cancel()
 
+    def use(self, limits: Limits) -> None:
+        """
+        These are the limits from now on.
+        """
+        self._limits = limits
+
+    def forget_parked(self) -> None:
+        """
+        The relay that knows the parked channels is about to go.
+        """
+        for channel, alarm in list(self._parked.items()):
+            alarm.cancel()
+            self._expire(channel)
+
     def close(self) -> None:
         """
         Abort every channel.

@@ -54,6 +54,9 @@ class Home(Protocol):
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
 
+    def relay_leaves(self) -> None:
+        """The relay is about to go."""
+
 
 @implementer(IHandshakeListener)
 class RelayControl(ControlChannel):
@@ -73,6 +76,7 @@ class RelayControl(ControlChannel):
         self.not_published = home.not_published
         self.compare = home.compare
         self.visit = home.visit
+        self.relay_leaves = home.relay_leaves
 
     def connectionMade(self) -> None:
         super().connectionMade()

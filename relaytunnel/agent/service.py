@@ -50,7 +50,8 @@ from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
 from relaytunnel.deadlines import Deadlines
-from relaytunnel.errors import AccountError, Code, Rejection
+from relaytunnel.draining import quiet
+from relaytunnel.errors import AccountError, Code, ConfigError, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.splice import best_engine
 from relaytunnel.wire.invitation import Invitation
@@ -81,6 +82,7 @@ class AgentService(Service):
     engine: ISpliceEngine
     _local: IListeningPort | None = None
     _again: IDelayedCall | None = None
+    _draining: Deferred[bool] | None = None
 
     def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
         self.reactor = reactor
@@ -94,6 +96,7 @@ class AgentService(Service):
             Servers(config.servers),
             Backoff(reactor.seconds, random.random),
         )
+        self._config = config
         self._invitation = invitation
         self._local_path = config.local
         self._asked: dict[str, list[Deferred[OwnServer]]] = {}
@@ -192,6 +195,8 @@ class AgentService(Service):
             )
 
     def not_published(self, connection_id: str, code: str, reason: str) -> None:
+        if self._draining is not None:
+            return
         self._log.error(
             "{server} is not published: {code}: {reason}",
             server=connection_id,
@@ -235,6 +240,9 @@ class AgentService(Service):
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         return ServedClient(self, notify, server).visit
 
+    def relay_leaves(self) -> None:
+        self.channels.forget_parked()
+
     # What the visits say
 
     def send(self, message: Message) -> None:
@@ -273,7 +281,58 @@ class AgentService(Service):
             asked.errback(Rejection(Code.NO_SUCH_SERVER, "it was withdrawn"))
         return True
 
+    # Another configuration
+
+    def reload(self, config: AgentConfig) -> list[str]:
+        """
+        Do what this configuration says from now on.  Sessions go on, those of
+        servers that are published no more, too.
+
+        @return: what has changed, a line each.
+        @raise ConfigError: something cannot change while the agent runs;
+            nothing has changed then.
+        """
+        before = self._config
+        fixed = [
+            f"[agent] {key.replace('_', '-')}: cannot change while the agent runs; restart it"
+            for key in ("join", "join_file", "ca", "local")
+            if getattr(config, key) != getattr(before, key)
+        ]
+        if fixed:
+            raise ConfigError(fixed)
+        self._config = config
+        changed = []
+        if config.limits != before.limits:
+            self.limits = config.limits
+            self.channels.use(config.limits)
+            changed.append("[limits]")
+        wanted = {server.id: server for server in config.servers}
+        had = {server.id: server for server in before.servers}
+        for name in had.keys() - wanted.keys():
+            self.withdraw(name)
+            changed.append(f"[[server]] '{name}' is withdrawn")
+        for name, server in wanted.items():
+            if had.get(name) != server:
+                self.state.servers.add(server)
+                self.send(registration(server))
+                changed.append(
+                    f"[[server]] '{name}' is {'changed' if name in had else 'published'}"
+                )
+        return changed
+
     # The end
+
+    def drain(self) -> Deferred[Any]:
+        """
+        Take no new clients, and wait for the sessions that run, for as long as
+        the limit says.
+
+        @return: a Deferred that fires when they are over, or the time is.
+        """
+        for server in self.state.servers:
+            self.send(Withdraw(connection_id=server.config.id))
+        self._draining = quiet(self.reactor, lambda: not self.state.visits, self.limits.drain)
+        return self._draining
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -283,6 +342,8 @@ class AgentService(Service):
         @return: a Deferred that fires when all is gone.
         """
         super().stopService()
+        if self._draining is not None:
+            self._draining.cancel()
         if self._again is not None:
             self._again.cancel()
             self._again = None

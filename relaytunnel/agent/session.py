@@ -78,6 +78,9 @@ class RelayDoor(Protocol):
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
 
+    def relay_leaves(self) -> None:
+        """The relay is about to go: what it knows is of use no more."""
+
 
 class _Stay(Protocol):
     """
@@ -280,6 +283,7 @@ def _build() -> Callable[[_Core], _Stay]:
             "the relay restarts; coming back within {seconds:g} s", seconds=message.reconnect_in
         )
         core.state.backoff.restarting(message.reconnect_in)
+        core.door.relay_leaves()
 
     def part(stay: _Stay, core: _Core, message: Goodbye) -> None:
         _log.warn(

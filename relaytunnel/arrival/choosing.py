@@ -28,7 +28,9 @@ PATH = "/.relaytunnel/"
 """The path that is the relay's own, where nobody is named."""
 
 _CODE = "which-server"
-_MOST_QUERY = 2048
+_LONGEST_PATH = 2048
+# Each character of a path may take three in a query, and more stands behind it.
+_MOST_QUERY = 4 * _LONGEST_PATH
 _MOST_CHOICES = 200
 _FIELDS = 8
 _LOCAL_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
@@ -148,7 +150,7 @@ def _local(path: str) -> str:
     """
     @return: the path, if it leads nowhere but to this host.
     """
-    if len(path) > _MOST_QUERY or not _LOCAL_PATH.fullmatch(path) or path.startswith(PATH):
+    if len(path) > _LONGEST_PATH or not _LOCAL_PATH.fullmatch(path) or path.startswith(PATH):
         return "/"
     return path
 

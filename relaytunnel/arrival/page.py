@@ -58,7 +58,7 @@ _FRAME = """\
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem;
   background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }}
-main {{ width: 100%; max-width: 34rem; padding: clamp(1.5rem, 5vw, 2.5rem);
+main {{ width: 100%; min-width: 0; max-width: 34rem; padding: clamp(1.5rem, 5vw, 2.5rem);
   background: var(--card); border: 1px solid var(--line); border-radius: .75rem; }}
 h1 {{ margin: 0 0 .75rem; font-size: clamp(1.35rem, 5vw, 1.75rem); line-height: 1.25; }}
 p {{ margin: 0 0 1rem; overflow-wrap: anywhere; }}

@@ -84,6 +84,8 @@ class Limits(
     """Bytes that may wait on a control channel before it is dropped."""
     dial: _Deadline = 5.0
     """For the agent to connect to a target or to the relay, in seconds."""
+    drain: _Deadline = 30.0
+    """For the sessions that run to end when the process is told to stop, in seconds."""
     parked: _Deadline = 10.0
     """For a parked data channel to be used again, in seconds."""
     notify_rate: _Rate = 50.0

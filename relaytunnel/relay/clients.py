@@ -386,7 +386,8 @@ class SharedPort(_Port):
         @param default: the connection ID of the server for those who name none
             that is known, if there is one.
         """
-        super().__init__(clients, lambda visit: visit.arrive(default))
+        super().__init__(clients, lambda visit: visit.arrive(self.default))
+        self.default = default
 
 
 class OwnPort(_Port):

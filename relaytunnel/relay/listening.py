@@ -30,6 +30,8 @@ _BACKLOG = 1024
 class Listeners:
     """
     Opens and closes ports.
+
+    @ivar interface: where the ports of servers are opened.
     """
 
     _log = Logger()
@@ -38,6 +40,7 @@ class Listeners:
         self._reactor = reactor
         self._edges = edges
         self._ports: list[IListeningPort] = []
+        self._shared: dict[str, IListeningPort] = {}
         self._own: dict[int, IListeningPort] = {}
         self.interface = ""
         self.own_factory: Callable[[int], IProtocolFactory] | None = None
@@ -47,19 +50,22 @@ class Listeners:
         description: str,
         factory: IProtocolFactory,
         kind: type[EdgeConnection] = EdgeConnection,
+        shared: bool = False,
     ) -> IListeningPort | None:
         """
         Listen on an endpoint.
 
         @param kind: what connections are to be, where they can be.
+        @param shared: whether it is one that clients dial.
         @return: the port, or C{None} for an endpoint that takes its time; what
             goes wrong with it then is logged.
         @raise StateError: it cannot be listened on.
         """
+        whole = description
         if description.partition(":")[0] in ("tcp", "tcp6") and "backlog=" not in description:
-            description += f":backlog={_BACKLOG}"
+            whole += f":backlog={_BACKLOG}"
         try:
-            asked: Deferred[IListeningPort] = serverFromString(self._reactor, description).listen(
+            asked: Deferred[IListeningPort] = serverFromString(self._reactor, whole).listen(
                 factory
             )
         except (ValueError, TypeError, AttributeError, KeyError) as fault:
@@ -67,16 +73,23 @@ class Listeners:
         done: list[IListeningPort | Failure] = []
         asked.addBoth(done.append)
         if not done:
-            asked.addBoth(lambda _: self._late(description, done[0], kind))
+            asked.addBoth(lambda _: self._late(description, done[0], kind, shared))
             return None
-        return self._listening(description, done[0], kind)
+        return self._listening(description, done[0], kind, shared)
 
     def _listening(
-        self, description: str, result: IListeningPort | Failure, kind: type[EdgeConnection]
+        self,
+        description: str,
+        result: IListeningPort | Failure,
+        kind: type[EdgeConnection],
+        shared: bool,
     ) -> IListeningPort:
         if not isinstance(result, Failure):
             self._adopt(result, kind)
-            self._ports.append(result)
+            if shared:
+                self._shared[description] = result
+            else:
+                self._ports.append(result)
             return result
         fault = result.value
         if isinstance(fault, CannotListenError):
@@ -86,10 +99,14 @@ class Listeners:
         raise StateError(f"cannot listen on {description}: {reason}")
 
     def _late(
-        self, description: str, result: IListeningPort | Failure, kind: type[EdgeConnection]
+        self,
+        description: str,
+        result: IListeningPort | Failure,
+        kind: type[EdgeConnection],
+        shared: bool,
     ) -> None:
         try:
-            self._listening(description, result, kind)
+            self._listening(description, result, kind, shared)
         except StateError as fault:
             self._log.error("{fault}", fault=str(fault))
 
@@ -135,13 +152,38 @@ class Listeners:
             if sock is not None:
                 sock.close()
 
+    def port(self, description: str) -> IListeningPort | None:
+        """
+        @return: what listens on an endpoint that clients dial.
+        """
+        return self._shared.get(description)
+
+    def unlisten(self, description: str) -> None:
+        """
+        Listen on an endpoint that clients dial no more.
+        """
+        listening = self._shared.pop(description, None)
+        if listening is not None:
+            self._stop(listening)
+
+    def stop_clients(self) -> None:
+        """
+        Take no client any more, on shared ports or on those of servers.
+        """
+        for description in list(self._shared):
+            self.unlisten(description)
+        for port in list(self._own):
+            self.close(port)
+
     def stop(self) -> Deferred[Any]:
         """
         Listen nowhere any more.
 
         @return: fires when all ports are closed.
         """
-        listening, self._ports = self._ports + list(self._own.values()), []
+        listening = [*self._ports, *self._shared.values(), *self._own.values()]
+        self._ports.clear()
+        self._shared.clear()
         self._own.clear()
         return gatherResults([self._stop(port) for port in listening])
 

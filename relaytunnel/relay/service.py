@@ -11,6 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
@@ -24,8 +26,9 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
-from relaytunnel.config import RelayConfig
-from relaytunnel.errors import AccountError, Code, InvitationError, StateError
+from relaytunnel.config import Limits, RelayConfig
+from relaytunnel.draining import quiet
+from relaytunnel.errors import AccountError, Code, ConfigError, InvitationError, StateError
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
@@ -52,6 +55,28 @@ _REVISION_EVERY = 0.5
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
+
+
+_FIXED = {
+    "[relay] name": "name",
+    "[relay] state": "state",
+    "[listen] agents": "agents",
+    "[listen] admin": "admin",
+}
+"""What cannot change while a relay runs, and where it stands."""
+
+
+def _identity(config: RelayConfig) -> Identity:
+    """
+    @raise StateError: it cannot be read or made.
+    """
+    if config.certificate is not None and config.key is not None:
+        return load_identity(config.certificate, config.key)
+    return own_identity(config.state, config.name)
+
+
+def _pin(identity: Identity) -> str:
+    return identity.pin if identity.self_signed else ""
 
 
 class RelayService(Service):
@@ -87,6 +112,8 @@ class RelayService(Service):
         self._announce_invitation = announce
         self.state = StateDirectory(config.state)
         self._reactor = reactor
+        self._shared: dict[str, SharedPort] = {}
+        self._draining: Deferred[Any] | None = None
         self._poll = LoopingCall(self._look_for_changes)
         self._poll.clock = reactor
         self._revision: int | None = None
@@ -102,13 +129,13 @@ class RelayService(Service):
         """
         config = self.config
         self.state.prepare()
-        identity = self._identity()
+        self._identity = identity = _identity(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
         self._listeners = Listeners(self._reactor, self._edges)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         self._password_threads = Threads(self._reactor, _PASSWORD_THREADS, "passwords")
-        database = DatabaseAccounts(store, self._threads)
+        self._database = database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
         try:
             self._listen(identity)
@@ -124,12 +151,6 @@ class RelayService(Service):
         super().startService()
         self._poll.start(_REVISION_EVERY, now=True)
         self._announce(invitation, new)
-
-    def _identity(self) -> Identity:
-        config = self.config
-        if config.certificate is not None and config.key is not None:
-            return load_identity(config.certificate, config.key)
-        return own_identity(config.state, config.name)
 
     def _listen(self, identity: Identity) -> None:
         config, limits, reactor = self.config, self.config.limits, self._reactor
@@ -154,17 +175,17 @@ class RelayService(Service):
             config.proxies,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
-        shared = [
-            listeners.listen(each.endpoint, SharedPort(self.clients, each.default))
-            for each in config.clients
-        ]
+        self._shared = {
+            each.endpoint: SharedPort(self.clients, each.default) for each in config.clients
+        }
+        shared = [listeners.listen(*each, shared=True) for each in self._shared.items()]
         ports = tuple(tcp_port(port) for port in shared)
         first = shared[0]
         listeners.interface = "" if first is None else getattr(first.getHost(), "host", "")
-        publisher = Publisher(
+        self._publisher = publisher = Publisher(
             self.registry, limits, config.ports, listeners, addresses(config.name, ports)
         )
-        reception = Reception(
+        self._reception = reception = Reception(
             config.name,
             socket.gethostname(),
             self.registry,
@@ -195,11 +216,99 @@ class RelayService(Service):
         self.facts = Facts(
             pid=os.getpid(),
             name=config.name,
-            pin=identity.pin if identity.self_signed else "",
+            pin=_pin(identity),
             agents=agents,
             clients=ports,
             admin=admin,
         )
+
+    # Another configuration
+
+    def reload(self, config: RelayConfig) -> list[str]:
+        """
+        Do what this configuration says from now on.  Sessions go on.
+
+        @return: what has changed, a line each.
+        @raise ConfigError: something cannot change while the relay runs.
+        @raise StateError: a certificate or a port cannot be used.  In either
+            case nothing has changed.
+        """
+        before = self.config
+        fixed = [
+            f"{place}: cannot change while the relay runs; restart it"
+            for place, key in _FIXED.items()
+            if getattr(config, key) != getattr(before, key)
+        ]
+        if fixed:
+            raise ConfigError(fixed)
+        identity = _identity(config)
+        changed = self._listen_anew(config)
+        # Nothing can fail from here on.
+        self.config = config
+        if identity.chain != self._identity.chain:
+            self._identity = identity
+            self.agents_port.use(RelayTLS(identity))
+            changed.append("[tls] the certificate")
+        if config.limits != before.limits:
+            self._use(config.limits)
+            changed.append("[limits]")
+        if config.accounts != before.accounts:
+            self.accounts.reload(FileAccounts(config.accounts, self._database.run))
+            changed.append("[[agent]]")
+        if config.proxies != before.proxies:
+            self.clients.proxies = config.proxies
+            changed.append("[listen] proxies")
+        if config.ports != before.ports:
+            self._publisher.ports = config.ports
+            changed.append("[listen] ports")
+        ports = tuple(tcp_port(self._listeners.port(endpoint)) for endpoint in self._shared)
+        self._publisher.addresses = addresses(config.name, ports)
+        self.facts = msgspec.structs.replace(self.facts, clients=ports, pin=_pin(self._identity))
+        self.state.write_facts(self.facts)
+        return changed
+
+    def _listen_anew(self, config: RelayConfig) -> list[str]:
+        """
+        Have exactly these shared ports.
+
+        @return: what has changed.
+        @raise StateError: one of them cannot be had; nothing has changed then.
+        """
+        wanted = {each.endpoint: each.default for each in config.clients}
+        opened: dict[str, SharedPort] = {}
+        try:
+            for endpoint in wanted.keys() - self._shared.keys():
+                opened[endpoint] = SharedPort(self.clients)
+                self._listeners.listen(endpoint, opened[endpoint], shared=True)
+        except StateError:
+            for endpoint in opened:
+                self._listeners.unlisten(endpoint)
+            raise
+        changed = [f"[listen] clients: {endpoint} is new" for endpoint in opened]
+        for endpoint in self._shared.keys() - wanted.keys():
+            self._listeners.unlisten(endpoint)
+            changed.append(f"[listen] clients: {endpoint} is gone")
+        ports = self._shared | opened
+        self._shared = {endpoint: ports[endpoint] for endpoint in wanted}
+        for endpoint, port in self._shared.items():
+            if port.default != wanted[endpoint]:
+                port.default = wanted[endpoint]
+                changed.append(f"[listen] clients: the default of {endpoint}")
+        return changed
+
+    def _use(self, limits: Limits) -> None:
+        """
+        These are the limits from now on; what runs keeps those it began with.
+        """
+        self.visits.room.use(limits)
+        for keeps in (
+            self.visits,
+            self.clients,
+            self.agents_port,
+            self._publisher,
+            self._reception,
+        ):
+            keeps.limits = limits
 
     def _new_control(self, reception: Reception, wait: float) -> AgentControl:
         control = AgentControl(reception, self.accounts, wait)
@@ -303,6 +412,22 @@ class RelayService(Service):
 
     # The end
 
+    def drain(self) -> Deferred[Any]:
+        """
+        Take no new clients, tell the agents, and wait for the sessions that
+        wait or run, for as long as the limits say.
+
+        @return: a Deferred that fires when they are over, or the time is.
+        """
+        limits, clients = self.config.limits, self.clients
+        self._listeners.stop_clients()
+        for agent in list(self.registry.agents.values()):
+            agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))
+        self._draining = quiet(self._reactor, lambda: not clients.present, limits.waiting)
+        return self._draining.addCallback(
+            lambda _: quiet(self._reactor, lambda: not clients.splices, limits.drain)
+        )
+
     @inlineCallbacks
     def _part(self) -> Any:
         """
@@ -330,6 +455,8 @@ class RelayService(Service):
         @return: a Deferred that fires when all is gone.
         """
         super().stopService()
+        if self._draining is not None:
+            self._draining.cancel()
         if self._poll.running:
             self._poll.stop()
         stopped = self._listeners.stop()

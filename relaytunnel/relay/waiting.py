@@ -121,6 +121,13 @@ class WaitingRoom(Generic[V]):
         self.waiting = 0
         self.served = 0
 
+    def use(self, limits: Limits) -> None:
+        """
+        These are the limits from now on; rates are counted anew.
+        """
+        self._limits = limits
+        self._buckets.clear()
+
     def enter(self, visit: V, server: PublishedServer, client: str) -> Place[V]:
         """
         A client has come for this server (S6).

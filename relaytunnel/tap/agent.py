@@ -14,6 +14,7 @@ from twisted.python import usage
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
+from relaytunnel.tap.signals import Signals
 from relaytunnel.tap.starting import PluginOptions, Told
 from relaytunnel.wire.invitation import Invitation
 
@@ -78,12 +79,17 @@ class Options(PluginOptions):
         @raise usage.UsageError: something is faulty or missing.
         """
         try:
-            self.agent_config = self._config()
+            self.agent_config = self.read()
             self.invitation = _invitation(self.agent_config)
         except (ConfigError, InvitationError, StateError) as fault:
             raise usage.UsageError(str(fault)) from None
 
-    def _config(self) -> AgentConfig:
+    def read(self) -> AgentConfig:
+        """
+        Read the file, and put the options beside it.
+
+        @raise ConfigError: one of them is faulty, or missing.
+        """
         base = load_agent(self["config"]) if self["config"] else AgentConfig()
         given: dict[str, Any] = {}
         if self["join"] is not None or self["join-file"] is not None:
@@ -126,4 +132,5 @@ def makeService(options: Options) -> IService:
         service = AgentService(options.agent_config, options.invitation, reactor)
     except StateError as fault:
         raise SystemExit(f"twistd agent: {fault}") from None
-    return Told("twistd agent", service)
+    signals = Signals(reactor, service, options.read if options["config"] else None)
+    return Told("twistd agent", service, lambda: reactor.callWhenRunning(signals.install))

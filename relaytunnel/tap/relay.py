@@ -14,6 +14,7 @@ from twisted.python import usage
 from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError
 from relaytunnel.relay.service import RelayService
+from relaytunnel.tap.signals import Signals
 from relaytunnel.tap.starting import PluginOptions, Told, to_terminal
 
 __all__ = ["Options", "makeService"]
@@ -66,14 +67,22 @@ class Options(PluginOptions):
         @raise usage.UsageError: one of them is faulty.
         """
         try:
-            base = load_relay(self["config"]) if self["config"] else RelayConfig()
-            single = ("state", "agents", "admin", "name")
-            given: dict[str, Any] = {key: self[key] for key in single if self[key] is not None}
-            if self["clients"]:
-                given["clients"] = tuple(self["clients"])
-            self.relay_config = msgspec.structs.replace(base, **given) if given else base
+            self.relay_config = self.read()
         except ConfigError as fault:
             raise usage.UsageError(str(fault)) from None
+
+    def read(self) -> RelayConfig:
+        """
+        Read the file, and put the options beside it.
+
+        @raise ConfigError: one of them is faulty.
+        """
+        base = load_relay(self["config"]) if self["config"] else RelayConfig()
+        single = ("state", "agents", "admin", "name")
+        given: dict[str, Any] = {key: self[key] for key in single if self[key] is not None}
+        if self["clients"]:
+            given["clients"] = tuple(self["clients"])
+        return msgspec.structs.replace(base, **given) if given else base
 
 
 def makeService(options: Options) -> IService:
@@ -82,4 +91,6 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    return Told("twistd relay", RelayService(options.relay_config, reactor, to_terminal))
+    service = RelayService(options.relay_config, reactor, to_terminal)
+    signals = Signals(reactor, service, options.read if options["config"] else None)
+    return Told("twistd relay", service, lambda: reactor.callWhenRunning(signals.install))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -29,9 +30,15 @@ class Told(MultiService):
     last line that C{twistd} prints, with exit code 1.
     """
 
-    def __init__(self, name: str, service: IService) -> None:
+    def __init__(
+        self, name: str, service: IService, started: Callable[[], object] = lambda: None
+    ) -> None:
+        """
+        @param started: called when the service has been started.
+        """
         super().__init__()
         self._name = name
+        self._started = started
         self.addService(service)
 
     def startService(self) -> None:
@@ -40,6 +47,7 @@ class Told(MultiService):
         except RelayTunnelError as fault:
             raise SystemExit(f"{self._name}: {fault}") from None
         _collect_seldom()
+        self._started()
 
 
 def _collect_seldom() -> None:

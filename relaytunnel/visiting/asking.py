@@ -130,6 +130,9 @@ class Answer:
         return 200 <= self.status < 300
 
     def __str__(self) -> str:
+        told = self.reason.partition(": ")[2] or self.reason
+        if told and self.said.endswith(told):  # some clients are shown one, some the other
+            return f"{self.status} {self.said}"
         status = f"{self.status} {self.reason}".strip()
         return f"{status}: {self.said}" if self.said else status
 

@@ -1,5 +1,5 @@
 """
-Tests for L{relaytunnel.arrival.answers} and L{relaytunnel.arrival.page}.
+Tests for L{relaytunnel.arrival.answers}.
 """
 
 from __future__ import annotations
@@ -221,12 +221,6 @@ class FormTests(SynchronousTestCase):
         """
         self.assert_form("application/json, text/plain, */*", "application/json")
 
-    def test_json_by_suffix(self) -> None:
-        """
-        A program that asks for a kind of JSON gets JSON.
-        """
-        self.assert_form("application/vnd.api+json", "application/json")
-
     def test_curl(self) -> None:
         """
         A program that takes anything gets a line of text.
@@ -238,32 +232,6 @@ class FormTests(SynchronousTestCase):
         A client that does not say gets a line of text.
         """
         self.assert_form(None, "text/plain")
-
-    def test_neither(self) -> None:
-        """
-        A client that wants what there is not gets a line of text.
-        """
-        self.assert_form("image/png", "text/plain")
-
-    def test_weights(self) -> None:
-        """
-        The weightiest form wins, wherever it stands.
-        """
-        self.assert_form("text/html;q=0.5, application/json;q=0.9", "application/json")
-        self.assert_form("application/json;q=0.5, TEXT/HTML; Q=1.0", "text/html")
-
-    def test_weight_nought(self) -> None:
-        """
-        A form with a weight of nought is not wanted.
-        """
-        self.assert_form("text/html;q=0, */*", "text/plain")
-
-    def test_weight_nonsense(self) -> None:
-        """
-        A weight that is none makes its form not wanted.
-        """
-        for weight in ("nan", "inf", "2", "-1", "1_0", "", "0.1234"):
-            self.assert_form(f"text/html;q={weight}", "text/plain")
 
     def test_text_body(self) -> None:
         """
@@ -284,58 +252,85 @@ class FormTests(SynchronousTestCase):
         )
 
 
-class PageTests(SynchronousTestCase):
+class ProxyTests(SynchronousTestCase):
     """
-    The page for people.
+    Answers to clients that take the relay for a proxy.
     """
 
-    def page(self, reason: str, code: Code = Code.AGENT_AWAY) -> bytes:
+    def line(self, failing: Failing) -> str:
         """
-        Make a page.
+        @return: the status line.
         """
-        return parts(http_answer(Failing(code, reason), BROWSER, False))[2]
+        return parts(http_answer(failing, None, False, proxy=True))[0]
 
-    def test_says_why(self) -> None:
+    def test_reason_in_the_status_line(self) -> None:
         """
-        The page has the reason, the status and the code on it.
+        The reason stands where the client of a tunnel shows it.
         """
-        text = tags(self.page("the agent of web is not connected")).text
-        self.assertIn("the agent of web is not connected", text)
-        self.assertIn("503 Service Unavailable", text)
-        self.assertIn("agent-away", text)
+        self.assertEqual(
+            self.line(AWAY),
+            "HTTP/1.1 503 Service Unavailable: the agent of web is not connected",
+        )
+        self.assertEqual(
+            parts(http_answer(AWAY, None, False))[0], "HTTP/1.1 503 Service Unavailable"
+        )
 
-    def test_stands_by_itself(self) -> None:
+    def test_login(self) -> None:
         """
-        The page runs nothing and fetches nothing, and forbids both.
+        Who has to say who it is, is asked as a proxy asks, and otherwise as a
+        server does.
         """
-        for code in Code:
-            page = self.page("why", code)
-            self.assertFalse({"script", "link", "img", "iframe"} & set(tags(page).tags))
-            self.assertNotIn(b"url(", page)
-        fields = parts(http_answer(AWAY, BROWSER, False))[1]
-        self.assertIn("default-src 'none'", fields["Content-Security-Policy"])
+        failing = Failing(Code.LOGIN_NEEDED, "web asks for a user name and a password")
+        challenge = 'Basic realm="relaytunnel", charset="UTF-8"'
+        line, fields, _ = parts(http_answer(failing, None, False, proxy=True))
+        self.assertTrue(line.startswith("HTTP/1.1 407 Proxy Authentication Required: web "), line)
+        self.assertEqual(fields["Proxy-Authenticate"], challenge)
+        self.assertNotIn("WWW-Authenticate", fields)
+        line, fields, _ = parts(http_answer(failing, None, False))
+        self.assertEqual(line, "HTTP/1.1 401 Unauthorized")
+        self.assertEqual(fields["WWW-Authenticate"], challenge)
+        self.assertNotIn("Proxy-Authenticate", fields)
 
-    def test_small_and_dark(self) -> None:
+    def test_no_challenge(self) -> None:
         """
-        The page fits a telephone and the night.
+        Nobody else is asked for a password.
         """
-        page = self.page("why")
-        self.assertIn(b"width=device-width", page)
-        self.assertIn(b"prefers-color-scheme: dark", page)
+        for code in set(Code) - {Code.LOGIN_NEEDED}:
+            for proxy in (True, False):
+                fields = parts(http_answer(Failing(code, "why"), None, False, proxy=proxy))[1]
+                self.assertFalse({"WWW-Authenticate", "Proxy-Authenticate"} & set(fields.keys()))
 
-    def test_script_in_the_reason(self) -> None:
+    def test_ascii(self) -> None:
         """
-        A script in the reason is shown, not run.
+        What is not ASCII is a question mark there; the body has it as it is.
         """
-        reason = "<script>alert('x')</script>\"&{0}"
-        read = tags(self.page(reason))
-        self.assertNotIn("script", read.tags)
-        self.assertIn(reason, read.text)
+        failing = Failing(Code.BUSY, "zu voll für \u2603")
+        answer = http_answer(failing, None, False, proxy=True)
+        self.assertTrue(
+            answer.startswith(b"HTTP/1.1 503 Service Unavailable: zu voll f?r ?\r\n"), answer
+        )
+        self.assertEqual(parts(answer)[2].decode(), "busy: zu voll für \u2603\n")
+
+    def test_retry(self) -> None:
+        """
+        The other fields are the same as ever.
+        """
+        usual, proxied = (
+            parts(http_answer(AWAY, None, False, proxy=proxy))[1] for proxy in (False, True)
+        )
+        self.assertEqual(usual.items(), proxied.items())
+        self.assertGreater(int(proxied["Retry-After"]), 0)
 
     @given(anything)
     @quickly
-    def test_reason_adds_no_tag(self, reason: str) -> None:
+    def test_one_line(self, reason: str) -> None:
         """
-        Whatever the reason is, the tags of the page stay the same.
+        Whatever the reason is, it is in the status line, and ends nothing.
         """
-        self.assertEqual(tags(self.page(reason)).tags, tags(self.page("why")).tags)
+        answer = http_answer(Failing(Code.BUSY, reason), None, False, proxy=True)
+        head = answer.partition(b"\r\n\r\n")[0]
+        self.assertTrue(head.isascii())
+        lines = head.split(b"\r\n")
+        self.assertRegex(lines[0], rb"\AHTTP/1\.1 503 Service Unavailable: [ -~]*\Z")
+        usual = http_answer(Failing(Code.BUSY, "why"), None, False, proxy=True)
+        self.assertEqual(head.count(b"\n"), usual.partition(b"\r\n\r\n")[0].count(b"\n"))

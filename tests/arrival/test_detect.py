@@ -17,7 +17,9 @@ from relaytunnel.arrival import (
     QUESTION,
     UNKNOWN,
     WAYS,
+    WAYS_WITHOUT_QUESTION,
     Arrival,
+    Asked,
     HttpArrival,
     Limits,
     Malformed,
@@ -27,6 +29,8 @@ from relaytunnel.arrival import (
     detect,
 )
 from relaytunnel.errors import Code, Failing
+from tests.arrival.directory import Servers
+from tests.arrival.test_tls import hello, server_name
 
 REQUEST = b"POST /a HTTP/1.1\r\nHost: web.example\r\nContent-Length: 3\r\n\r\nabc"
 FAILING = Failing(Code.AGENT_AWAY, "the agent of web is not connected")
@@ -113,6 +117,193 @@ class DetectTests(SynchronousTestCase):
             self.assertIs(detect(data), early)
 
 
+OPENINGS: dict[str, bytes] = {
+    "sni": hello(server_name(b"web.example")),
+    "socks5": b"\x05\x01\x00\x05\x01\x00\x03\x03web\x00\x16",
+    "socks4": b"\x04\x01\x00\x16\x00\x00\x00\x01user\x00web\x00",
+    "postgres": bytes.fromhex("00000008 04d2162f") + hello(server_name(b"web.example")),
+    "http": b"GET / HTTP/1.1\r\nHost: web\r\n\r\n",
+    "connect": b"CONNECT web:22 HTTP/1.1\r\nHost: web:22\r\n\r\n",
+    "question": b"web\r\n",
+}
+"""What clients begin with, by the name of the way that understands it."""
+
+CONFUSED: dict[str, bytes] = {
+    "question": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "http": b"\r\nPOST /a HTTP/1.1\r\nHost: web\r\n\r\n",
+    "unknown": b"\xff\xfb\x1f",
+    "postgres": bytes.fromhex("00000008 04d21630"),
+}
+
+
+class WaysTests(SynchronousTestCase):
+    """
+    All ways side by side.
+    """
+
+    def ways_of(self, data: bytes, ways: tuple[Opening, ...], *cuts: int) -> set[str]:
+        """
+        Feed data in two pieces, for each of these cuts.
+
+        @return: the names of the ways that were found.
+        """
+        found = set()
+        for cut in cuts:
+            arrival = Arrival(ways=ways)
+            arrival.feed(data[:cut])
+            arrival.feed(data[cut:])
+            assert arrival.way is not None
+            found.add(arrival.way.name)
+        return found
+
+    def test_each(self) -> None:
+        """
+        Each protocol is known by what its clients begin with, wherever that is
+        cut.
+        """
+        for openings in (OPENINGS, CONFUSED):
+            for name, data in openings.items():
+                self.assertEqual(self.ways_of(data, WAYS, *range(len(data) + 1)), {name})
+
+    def test_byte_by_byte(self) -> None:
+        """
+        The same, byte by byte, and every one names the same server.
+        """
+        for name, data in OPENINGS.items():
+            arrival = Arrival()
+            for at in range(len(data)):
+                outcome = arrival.feed(data[at : at + 1])
+            assert isinstance(outcome, Named), name
+            self.assertEqual((outcome.way, (outcome.host or "")[:3]), (name, "web"))
+            self.assertEqual(arrival.held, data)
+
+    def test_without_question(self) -> None:
+        """
+        Where nobody is asked the other ways are the same, and a line of text
+        is an unknown protocol.
+        """
+        self.assertNotIn(QUESTION, WAYS_WITHOUT_QUESTION)
+        self.assertEqual((*WAYS_WITHOUT_QUESTION, QUESTION), WAYS)
+        for name, data in OPENINGS.items():
+            found = self.ways_of(data, WAYS_WITHOUT_QUESTION, *range(len(data) + 1))
+            self.assertEqual(found, {"unknown" if name == "question" else name})
+
+    def test_one_at_most(self) -> None:
+        """
+        No opening fits two ways, so that their order is of no meaning, except
+        that the question takes what is left.
+        """
+        for data in OPENINGS.values():
+            fitting = [way for way in WAYS_WITHOUT_QUESTION if way.fits(data)]
+            self.assertLessEqual(len(fitting), 1)
+
+    def test_reply(self) -> None:
+        """
+        What a client is told so that it goes on comes from its way, and once.
+        """
+        arrival = Arrival()
+        self.assertEqual(arrival.take_reply(), b"")
+        arrival.feed(b"\x05\x01\x00")
+        self.assertEqual(arrival.take_reply(), b"\x05\x00")
+        self.assertEqual(arrival.take_reply(), b"")
+
+    @given(
+        st.sampled_from(sorted(OPENINGS.values()) + sorted(CONFUSED.values())),
+        st.binary(max_size=8),
+        st.integers(0, 8),
+        st.lists(st.integers(0, 400), max_size=6),
+    )
+    @quickly
+    def test_never_by_the_cut(self, data: bytes, put: bytes, at: int, cuts: list[int]) -> None:
+        """
+        Also of what nearly is an opening the same is made, however it is cut.
+        """
+        data = data[:at] + put + data[at + len(put) :]
+        for ways in (WAYS, WAYS_WITHOUT_QUESTION):
+            whole = Arrival(ways=ways)
+            whole.feed(data)
+            arrival = Arrival(ways=ways)
+            for start, end in pairwise([0, *sorted(cuts), max(len(data), *cuts, 0)]):
+                arrival.feed(data[start:end])
+            self.assertEqual(arrival.outcome, whole.outcome)
+            self.assertEqual(arrival.way and arrival.way.name, whole.way and whole.way.name)
+
+
+class AskTests(SynchronousTestCase):
+    """
+    Clients that are asked.
+    """
+
+    def test_silent(self) -> None:
+        """
+        A client that has said nothing may be waiting for a word, and is asked
+        in text.
+        """
+        arrival = Arrival()
+        self.assertTrue(arrival.silent())
+        asked = arrival.ask(Servers("web"), None)
+        assert isinstance(asked, Asked)
+        self.assertFalse(asked.over)
+        self.assertIn(b"  1) web\r\n", asked.data)
+        self.assertEqual(arrival.feed(b"1\n"), Named("question", "web", consumed=2))
+
+    def test_silent_with_a_way(self) -> None:
+        """
+        One whose protocol is known has a word of its own to say.
+        """
+        for start in (b"GET /", b"\x05\x01", b"web"):
+            arrival = Arrival()
+            arrival.feed(start)
+            known = arrival.way is not None
+            self.assertIs(arrival.silent(), not known)
+        self.assertFalse(arrival.silent())
+
+    def test_silent_in_a_line(self) -> None:
+        """
+        What it has begun to say is the beginning of its answer.
+        """
+        arrival = Arrival()
+        arrival.feed(b"we")
+        self.assertTrue(arrival.silent())
+        self.assertEqual(arrival.feed(b"b\r\nhello"), Named("question", "web", consumed=5))
+
+    def test_nothing_to_ask_with(self) -> None:
+        """
+        As long as nothing tells the protocol nobody can be asked; and some
+        protocols have no words for it.
+        """
+        self.assertIsNone(Arrival().ask(Servers("web"), None))
+        for name in ("sni", "socks5", "socks4", "postgres", "connect"):
+            arrival = Arrival()
+            arrival.feed(OPENINGS[name])
+            self.assertIsNone(arrival.ask(Servers("web"), None), name)
+            self.assertIsInstance(arrival.outcome, Named)
+
+    def test_listened_to_again(self) -> None:
+        """
+        A client that was asked and can answer is listened to; what it says
+        next may be here already.
+        """
+        arrival = Arrival()
+        arrival.feed(b"nowhere\nweb\nhello")
+        asked = arrival.ask(Servers("web"), FAILING)
+        assert isinstance(asked, Asked)
+        self.assertIsNone(arrival.outcome)
+        self.assertEqual(arrival.feed(b""), Named("question", "web", consumed=12))
+        self.assertEqual(arrival.held, b"nowhere\nweb\nhello")
+
+    def test_asked_for_the_last_time(self) -> None:
+        """
+        One whose channel ends behind the question is not listened to.
+        """
+        arrival = Arrival()
+        outcome = arrival.feed(b"GET / HTTP/1.0\r\n\r\n")
+        asked = arrival.ask(Servers("web"), None)
+        assert isinstance(asked, Asked)
+        self.assertTrue(asked.over)
+        self.assertIs(arrival.feed(b"GET / HTTP/1.0\r\nHost: web\r\n\r\n"), outcome)
+
+
 class ArrivalTests(SynchronousTestCase):
     """
     One client from its first byte on.
@@ -166,12 +357,16 @@ class ArrivalTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """
-        A client of an unknown protocol gets a line of text.
+        A client of an unknown protocol names nobody, and is told in a line of
+        text what is spoken here.
         """
-        outcome = Arrival().feed(b"SSH-2.0-OpenSSH_9.6\r\n")
-        assert isinstance(outcome, Malformed)
-        self.assertTrue(outcome.answer.startswith(b"relaytunnel: unsupported: "))
-        self.assertTrue(outcome.answer.endswith(b"\r\n"))
+        arrival = Arrival()
+        self.assertEqual(arrival.feed(b"\x80\x03\x01"), Named("unknown", None))
+        asked = arrival.ask(Servers("web"), None)
+        assert isinstance(asked, Asked)
+        self.assertTrue(asked.over)
+        self.assertTrue(asked.data.startswith(b"relaytunnel: unsupported: "))
+        self.assertTrue(asked.data.endswith(b"\r\n"))
 
     def test_answer_without_a_way(self) -> None:
         """

@@ -445,3 +445,55 @@ class HostTests(HeadCase):
         A target that names a server does not agree with an empty Host.
         """
         self.refused(400, "different", b"GET http://web/ HTTP/1.1", b"Host:")
+
+
+class NotedTests(SynchronousTestCase):
+    """
+    What is noted of a head's fields.
+    """
+
+    def fields(self, *lines: bytes) -> Fields:
+        """
+        Take in some lines.
+        """
+        fields = Fields(100)
+        for line in lines:
+            fields.add(line)
+        return fields
+
+    def test_credentials(self) -> None:
+        """
+        Credentials for a server and for a proxy are noted apart.
+        """
+        fields = self.fields(b"AUTHORIZATION: Basic a", b"proxy-authorization:Basic b \t")
+        self.assertEqual(
+            fields.credentials, {b"authorization": b"Basic a", b"proxy-authorization": b"Basic b"}
+        )
+
+    def test_credentials_twice(self) -> None:
+        """
+        Twice the same field is refused, even with the same value: who comes
+        later may look at another one.
+        """
+        for name in (b"Authorization", b"Proxy-Authorization"):
+            for second in (b"Basic a", b"Basic b", b""):
+                fields = self.fields(name + b": Basic a")
+                fault = self.assertRaises(Fault, fields.add, name.lower() + b": " + second)
+                self.assertEqual(fault.status, 400)
+                self.assertIn("credentials twice", fault.failing.reason)
+
+    def test_cookies(self) -> None:
+        """
+        All cookies are noted, in their order.
+        """
+        fields = self.fields(b"Cookie: a=b; c=d", b"X: y", b"cookie:e=f")
+        self.assertEqual(fields.cookies, [b"a=b; c=d", b"e=f"])
+
+    def test_upgrades(self) -> None:
+        """
+        An Upgrade is noted, and nothing that is only called like it.
+        """
+        self.assertTrue(self.fields(b"upgrade: websocket").upgrades)
+        self.assertFalse(
+            self.fields(b"Upgrade-Insecure-Requests: 1", b"Connection: upgrade").upgrades
+        )

@@ -4,10 +4,23 @@ Tests for L{relaytunnel.arrival.http}.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.arrival import HTTP, HttpArrival, Limits, Malformed, Named
+from relaytunnel.arrival import HTTP, Asked, HttpArrival, Limits, Login, Malformed, Named
 from relaytunnel.errors import Code, Failing
+from tests.arrival.directory import Servers
+
+quickly = settings(deadline=None, max_examples=100)
+
+BASIC = b"Basic " + b64encode(b"alice:pass")
+OTHER = b"Basic " + b64encode(b"bob:word")
+ALICE = Login("alice", "pass")
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: web.example:8000\r\nAccept: application/json\r\n\r\n"
 
@@ -204,6 +217,347 @@ class FeedTests(SynchronousTestCase):
         Of several faults the one that came first is told.
         """
         self.refused(b"GET / HTTP/3.0\r\nbad\n" + b"a" * 20000, 505)
+
+
+def named(head: bytes) -> Named:
+    """
+    Read a head that names a server, or nobody.
+    """
+    outcome = HttpArrival().feed(head)
+    assert isinstance(outcome, Named), outcome
+    return outcome
+
+
+class ConnectTests(SynchronousTestCase):
+    """
+    Tunnels.
+    """
+
+    def test_port(self) -> None:
+        """
+        The name and the port are those of the target, with or without a Host.
+        """
+        for head in (
+            b"CONNECT Web.Example:443 HTTP/1.1\r\n\r\n",
+            b"CONNECT web.example:443 HTTP/1.0\r\n\r\n",
+            b"CONNECT web.example:443 HTTP/1.1\r\nHost: web.example:443\r\n\r\n",
+        ):
+            found = named(head)
+            self.assertEqual((found.host, found.port), ("web.example", 443))
+
+    def test_nothing_goes_on(self) -> None:
+        """
+        The whole head is the relay's, an empty line before it as well; the
+        first byte behind it is the server's.
+        """
+        head = b"\r\nCONNECT web:22 HTTP/1.1\r\nX: y\r\n\r\n"
+        found = named(head + b"SSH-2.0")
+        self.assertEqual((found.consumed, found.instead), (len(head), b""))
+
+    def test_way(self) -> None:
+        """
+        It is a way of its own as soon as its first line is read.
+        """
+        way = HttpArrival()
+        way.feed(b"CONNECT web:22")
+        self.assertEqual(way.name, "http")
+        way.feed(b"CONNECT web:22 HTTP/1.1\r\n")
+        self.assertEqual(way.name, "connect")
+
+    def test_credentials(self) -> None:
+        """
+        Its credentials are those for a proxy.
+        """
+        head = b"CONNECT web:22 HTTP/1.1\r\n%b\r\n"
+        self.assertEqual(named(head % (b"Proxy-Authorization: %b\r\n" % BASIC)).login, ALICE)
+        self.assertIsNone(named(head % (b"Authorization: %b\r\n" % BASIC)).login)
+        both = b"Authorization: %b\r\nProxy-Authorization: %b\r\n" % (OTHER, BASIC)
+        self.assertEqual(named(head % both).login, ALICE)
+
+    def test_cookie(self) -> None:
+        """
+        What a browser has chosen is of no meaning for it.
+        """
+        found = named(b"CONNECT web:22 HTTP/1.1\r\nCookie: relaytunnel=shop\r\n\r\n")
+        self.assertIsNone(found.remembered)
+
+    def test_refused(self) -> None:
+        """
+        Other targets are refused.
+        """
+        for target in (b"web", b"/", b"http://web/", b"web:", b"web:0", b"a@web:22", b":22", b"*"):
+            outcome = HttpArrival().feed(b"CONNECT " + target + b" HTTP/1.1\r\n\r\n")
+            assert isinstance(outcome, Malformed), target
+            self.assertTrue(outcome.answer.startswith(b"HTTP/1.1 400 "))
+
+
+class AbsoluteTests(SynchronousTestCase):
+    """
+    Requests for a proxy, and what becomes of them.
+    """
+
+    def becomes(self, head: bytes, instead: bytes) -> None:
+        """
+        Assert what goes on in place of a head.
+        """
+        found = named(head + b"body")
+        self.assertEqual(found.instead, instead)
+        self.assertEqual(found.consumed, len(head))
+        self.assertEqual((found.way, found.welcome), ("http", b""))
+
+    def test_target(self) -> None:
+        """
+        The target becomes what a server expects.
+        """
+        for target, path in (
+            (b"http://web/a?b=c", b"/a?b=c"),
+            (b"http://web", b"/"),
+            (b"http://web?b", b"/?b"),
+            (b"HTTP://WEB/A#part", b"/A"),
+            (b"http://web:80//a", b"//a"),
+        ):
+            self.becomes(
+                b"GET " + target + b" HTTP/1.1\r\nHost: web\r\n\r\n",
+                b"GET " + path + b" HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
+            )
+
+    def test_options(self) -> None:
+        """
+        OPTIONS without a path is about the server as a whole.
+        """
+        self.becomes(
+            b"OPTIONS http://web HTTP/1.1\r\nHost: web\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
+        )
+
+    def test_fields(self) -> None:
+        """
+        What is between client and proxy is dropped; all else goes on byte for
+        byte and in its order.
+        """
+        self.becomes(
+            b"\r\nPOST http://web/ HTTP/1.0\r\n"
+            b"Proxy-Authorization: " + BASIC + b"\r\n"
+            b"x-odd:  A  \r\n"
+            b"HOST:web\r\n"
+            b"Proxy-Connection: keep-alive\r\n"
+            b"Authorization: " + OTHER + b"\r\n"
+            b"connection: keep-alive\r\n"
+            b"Keep-Alive: timeout=5\r\n"
+            b"Cookie: relaytunnel=a; b=c\r\n"
+            b"Content-Length: 4\r\n"
+            b"X-Odd:b\r\n\r\n",
+            b"POST / HTTP/1.0\r\n"
+            b"x-odd:  A  \r\n"
+            b"HOST:web\r\n"
+            b"Authorization: " + OTHER + b"\r\n"
+            b"Cookie: relaytunnel=a; b=c\r\n"
+            b"Content-Length: 4\r\n"
+            b"X-Odd:b\r\n"
+            b"Connection: close\r\n\r\n",
+        )
+
+    def test_upgrade(self) -> None:
+        """
+        A request that becomes another protocol keeps its Connection, and is
+        not asked to close.
+        """
+        self.becomes(
+            b"GET http://web/chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nProxy-Connection: keep-alive\r\n\r\n",
+            b"GET /chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\n\r\n",
+        )
+
+    def test_credentials(self) -> None:
+        """
+        Its credentials for the relay are those for a proxy; those for the
+        server are the server's.
+        """
+        head = b"GET http://web/ HTTP/1.1\r\nHost: web\r\n%b\r\n"
+        self.assertEqual(named(head % (b"Proxy-Authorization: %b\r\n" % BASIC)).login, ALICE)
+        self.assertIsNone(named(head % (b"Authorization: %b\r\n" % BASIC)).login)
+
+    def test_cookie(self) -> None:
+        """
+        What a browser has chosen is of no meaning: it names its server.
+        """
+        found = named(b"GET http://web/ HTTP/1.1\r\nHost: web\r\nCookie: relaytunnel=shop\r\n\r\n")
+        self.assertEqual((found.host, found.remembered), ("web", None))
+
+    def test_other_host(self) -> None:
+        """
+        A Host that is another one is refused, as nobody knows who is meant.
+        """
+        outcome = HttpArrival().feed(b"GET http://web/ HTTP/1.1\r\nHost: shop\r\n\r\n")
+        self.assertIsInstance(outcome, Malformed)
+
+    def test_answered_as_a_proxy(self) -> None:
+        """
+        A client that takes us for a proxy is answered by one.
+        """
+        way = HttpArrival()
+        way.feed(b"GET http://web/ HTTP/1.1\r\nHost: web\r\n\r\n")
+        answer = way.answer(Failing(Code.LOGIN_NEEDED, "web asks for a password"))
+        self.assertTrue(answer.startswith(b"HTTP/1.1 407 "), answer)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.from_regex(r"X-[A-Za-z]{1,8}", fullmatch=True),
+                st.text('abc :;,="\t', max_size=20),
+            ),
+            max_size=8,
+        ),
+        st.lists(
+            st.sampled_from(
+                ["Connection: close", "proxy-connection: x", "KEEP-ALIVE:", "Connection:X-a"]
+            ),
+            max_size=3,
+        ),
+        st.randoms(),
+    )
+    @quickly
+    def test_everything_else(
+        self, fields: list[tuple[str, str]], dropped: list[str], random: Random
+    ) -> None:
+        """
+        Wherever the fields stand that are dropped, the others stay as they are.
+        """
+        kept = ["Host: web", *(f"{name}:{value}" for name, value in fields)]
+        lines = list(kept)
+        for line in dropped:
+            lines.insert(random.randint(0, len(lines)), line)
+        head = "\r\n".join(["GET http://web/ HTTP/1.1", *lines, "", ""]).encode()
+        expected = "\r\n".join(["GET / HTTP/1.1", *kept, "Connection: close", "", ""]).encode()
+        self.becomes(head, expected)
+
+
+class OriginTests(SynchronousTestCase):
+    """
+    Requests for a server.
+    """
+
+    def test_untouched(self) -> None:
+        """
+        Every byte of it goes on, whatever stands in it.
+        """
+        found = named(
+            b"GET / HTTP/1.1\r\nHost: web\r\nConnection: keep-alive\r\n"
+            b"Proxy-Connection: keep-alive\r\n\r\n"
+        )
+        self.assertEqual((found.consumed, found.instead, found.welcome), (0, b"", b""))
+
+    def test_credentials(self) -> None:
+        """
+        Its credentials are those for a server.
+        """
+        head = b"GET / HTTP/1.1\r\nHost: web\r\n%b\r\n"
+        self.assertEqual(named(head % (b"Authorization: %b\r\n" % BASIC)).login, ALICE)
+        self.assertIsNone(named(head % (b"Proxy-Authorization: %b\r\n" % BASIC)).login)
+        self.assertIsNone(named(head % b"Authorization: Bearer x\r\n").login)
+
+    def test_remembered(self) -> None:
+        """
+        What a browser has chosen is read from its cookies.
+        """
+        found = named(
+            b"GET / HTTP/1.1\r\nHost: relay\r\nCookie: a=b\r\nCookie: relaytunnel=web\r\n\r\n"
+        )
+        self.assertEqual(found.remembered, "web")
+        self.assertIsNone(named(REQUEST).remembered)
+
+    def test_remembered_at_the_question(self) -> None:
+        """
+        Who asks for the question itself may choose another one.
+        """
+        found = named(
+            b"GET /.relaytunnel/ HTTP/1.1\r\nHost: relay\r\nCookie: relaytunnel=web\r\n\r\n"
+        )
+        self.assertIsNone(found.remembered)
+
+
+class AskTests(SynchronousTestCase):
+    """
+    How a client is asked that named nobody.
+    """
+
+    def asked(self, head: bytes, why: Failing | None = None) -> bytes | None:
+        """
+        Read a head and ask its client.
+        """
+        way = HttpArrival()
+        named_nobody = way.feed(head)
+        assert isinstance(named_nobody, Named)
+        asked = way.ask(Servers("shop", "web"), why)
+        if asked is None:
+            return None
+        assert isinstance(asked, Asked)
+        self.assertTrue(asked.over)
+        return asked.data
+
+    def ask(self, head: bytes) -> bytes:
+        """
+        The same, where there is a question.
+        """
+        page = self.asked(head)
+        assert page is not None
+        return page
+
+    def test_form(self) -> None:
+        """
+        The question has the form that the request asked for, and the path it
+        was after.
+        """
+        page = self.ask(b"GET /a HTTP/1.1\r\nHost: relay\r\nAccept: text/html\r\n\r\n")
+        self.assertTrue(page.startswith(b"HTTP/1.1 300 "), page)
+        self.assertIn(b'name="to" value="/a"', page)
+
+    def test_head(self) -> None:
+        """
+        The question to HEAD has no body.
+        """
+        page = self.ask(b"HEAD / HTTP/1.1\r\nHost: relay\r\nAccept: text/html\r\n\r\n")
+        self.assertTrue(page.endswith(b"\r\n\r\n"))
+        self.assertEqual(page.count(b"\r\n\r\n"), 1)
+
+    def test_answer(self) -> None:
+        """
+        An answer is taken.
+        """
+        page = self.ask(b"GET /.relaytunnel/?server=web&to=/a HTTP/1.1\r\nHost: relay\r\n\r\n")
+        self.assertTrue(page.startswith(b"HTTP/1.1 303 "), page)
+        self.assertIn(b"\r\nLocation: /a\r\n", page)
+
+    def test_remembered_gone(self) -> None:
+        """
+        What was chosen before and is gone is forgotten, but not while another
+        one is being chosen.
+        """
+        cookie = b"Host: relay\r\nCookie: relaytunnel=gone\r\n\r\n"
+        self.assertIn(b"Max-Age=0", self.ask(b"GET / HTTP/1.1\r\n" + cookie))
+        self.assertNotIn(b"Max-Age=0", self.ask(b"GET /.relaytunnel/ HTTP/1.1\r\n" + cookie))
+
+    def test_not_asked(self) -> None:
+        """
+        Who named one that cannot be had is answered; nobody asks a proxy's
+        client.
+        """
+        away = Failing(Code.AGENT_AWAY, "the agent of web is not connected")
+        self.assertIsNone(self.asked(REQUEST, away))
+        for head in (
+            b"CONNECT web:22 HTTP/1.1\r\n\r\n",
+            b"GET http://web/ HTTP/1.1\r\nHost: web\r\n\r\n",
+        ):
+            self.assertIsNone(self.asked(head))
+
+    def test_no_reply(self) -> None:
+        """
+        Nothing is said before.
+        """
+        way = HttpArrival()
+        way.feed(b"CONNECT web:22 HTTP/1.1\r\n\r\n")
+        self.assertEqual(way.take_reply(), b"")
 
 
 class AnswerTests(SynchronousTestCase):

@@ -124,3 +124,35 @@ class HoldingTests(SynchronousTestCase):
         self.assertEqual(self.channel.calls, [])
         self.holding.bound(8)
         self.assertEqual(self.channel.calls, ["pause"])
+
+    def test_replace(self) -> None:
+        """
+        What is for us alone does not go on; something else may, in its place.
+        """
+        for size, instead, left in (
+            (0, b"", b"012345"),
+            (2, b"", b"2345"),
+            (6, b"", b""),
+            (2, b"abc", b"abc2345"),
+            (0, b"abc", b"abc012345"),
+        ):
+            holding = Holding(self.channel, 8)
+            holding.data_received(b"012345")
+            holding.replace(size, instead)
+            self.assertEqual(holding.held, left)
+            receiver = Received()
+            holding.data_received(b"6")
+            holding.pour(receiver)
+            self.assertEqual(receiver.data, left + b"6")
+
+    def test_replace_tells_nobody(self) -> None:
+        """
+        Nothing came in by that, and nothing is paused or resumed.
+        """
+        self.holding.data_received(b"0123456789")
+        self.holding.heard = lambda: self.fail("told")
+        self.holding.replace(10, b"a")
+        self.assertEqual(self.channel.calls, ["pause"])
+        self.holding.heard = None
+        self.holding.pour(Received())
+        self.assertEqual(self.channel.calls, ["pause", "resume"])

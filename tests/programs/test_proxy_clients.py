@@ -82,9 +82,7 @@ class CurlProxyTests(TestCase):
         Fetch C{/page}, which must come from this server, asked as if directly.
         """
         done = await self.curl("--fail", *options)
-        self.assertEqual(
-            done, (0, f"{server} got GET /page HTTP/1.1 for {name} \n", ""), done.err
-        )
+        self.assertEqual(done, (0, f"{server} got GET /page HTTP/1.1 for {name} \n", ""), done.err)
 
     async def refused(self, code: int, reason: str, *options: str) -> None:
         """

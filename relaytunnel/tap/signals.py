@@ -1,0 +1,108 @@
+"""
+What signals do to a relay or an agent: SIGHUP has it read its configuration
+again, SIGTERM has it let its sessions end before it stops.
+
+SIGINT stops it at once, and so does a second SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.errors import ConfigError, RelayTunnelError
+
+__all__ = ["Reloadable", "Signals"]
+
+
+class Reloadable(Protocol):
+    """
+    A service that can take another configuration, and let its sessions end.
+    """
+
+    def reload(self, config: Any) -> list[str]:
+        """
+        Take it, or refuse it whole.
+
+        @return: what has changed.
+        @raise RelayTunnelError: why it is refused.
+        """
+
+    def drain(self) -> Deferred[Any]:
+        """Take no new sessions, and wait for those that run."""
+
+
+class Signals:
+    """
+    Passes the signals of this process on to its service.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, service: Reloadable, reread: Callable[[], Any] | None
+    ) -> None:
+        """
+        @param reread: reads the configuration again; C{None} if it came from
+            options alone.
+        """
+        self._reactor = reactor
+        self._service = service
+        self._reread = reread
+        self._draining = False
+
+    def install(self) -> None:
+        """
+        Take the signals, once the reactor has taken its own.
+        """
+        for number, act in ((signal.SIGHUP, self.reload), (signal.SIGTERM, self.stop)):
+            signal.signal(number, self._handler(act))
+
+    def _handler(self, act: Callable[[], None]) -> Callable[[int, Any], None]:
+        return lambda number, frame: self._reactor.callFromThread(act)
+
+    def reload(self) -> None:
+        """
+        Read the configuration again, and do what it says; a faulty one changes
+        nothing.
+        """
+        if self._reread is None:
+            self._log.warn("there is no file to read again: everything was said in options")
+            return
+        try:
+            changed = self._service.reload(self._reread())
+        except ConfigError as fault:
+            for line in fault.faults:
+                self._log.error("not reloaded: {fault}", fault=line)
+        except RelayTunnelError as fault:
+            self._log.error("not reloaded: {fault}", fault=str(fault))
+        else:
+            for line in changed:
+                self._log.info("reloaded: {change}", change=line)
+            if not changed:
+                self._log.info("reloaded: nothing has changed")
+
+    def stop(self) -> None:
+        """
+        Let the sessions end, then stop; at once when this is said again.
+        """
+        if self._draining:
+            self._end()
+            return
+        self._draining = True
+        self._log.info("stopping, when the sessions that run are over or their time is")
+        draining = self._service.drain()
+        draining.addErrback(self._failed)
+        draining.addCallback(lambda _: self._end())
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("draining failed by our own fault", failure)
+
+    def _end(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()

@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
             " withdrawn or the agent ends.  The agent has to run with --local.",
         )
     )
-    publish.add_argument("server", metavar="NAME=TARGET[,port=N]")
+    publish.add_argument("server", metavar="NAME=TARGET[,port=N][,listed][,proxy=v2]")
     publish.set_defaults(run=_publish)
 
     withdraw = _with_agent(
@@ -165,6 +165,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
+
+    hashing = commands.add_parser(
+        "hash-password",
+        help="hash a password for a server's users",
+        description="Ask for a password, at the terminal or as a line of standard input, and print"
+        " the hash of it that stands in agent.toml, as in users = { alice = \"scrypt:...\" }.",
+    )
+    hashing.set_defaults(run=_hash_password)
 
     connect = _with_relay(
         commands.add_parser(
@@ -261,6 +269,23 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], object]:
             raise argparse.ArgumentTypeError(str(fault)) from None
 
     return read
+
+
+def _hash_password(parsed: argparse.Namespace) -> int:
+    from relaytunnel.accounts.secrets import hash_chosen
+
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Once more: ") != password:
+            print("relaytunnel: the two passwords differ", file=sys.stderr)
+            return 1
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        print("relaytunnel: the password is empty", file=sys.stderr)
+        return 1
+    print(hash_chosen(password))
+    return 0
 
 
 def _demo(parsed: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.accounts import AccountStore
+from relaytunnel.accounts import AccountStore, secrets
 from relaytunnel.cli import main
 from relaytunnel.relay.state import Facts, StateDirectory
 from relaytunnel.wire.invitation import Invitation
@@ -325,6 +325,46 @@ class VisitTests(CommandTests):
             )
             self.assertEqual(code, 1)
             self.assertIn(f"{path}: {reason}", err)
+
+
+class HashTests(CommandTests):
+    """
+    C{relaytunnel hash-password}.
+    """
+
+    def test_line(self) -> None:
+        """
+        A line of standard input is the password, and what is printed is its
+        hash.
+        """
+        self.patch(sys, "stdin", io.StringIO("correct horse\r\nmore"))
+        code, out, _ = self.run_command("hash-password")
+        self.assertEqual(code, 0)
+        self.assertTrue(secrets.verify("correct horse", out.strip()))
+
+    def test_terminal(self) -> None:
+        """
+        At a terminal it is asked for twice, and has to be the same.
+        """
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True  # type: ignore[method-assign]
+        self.patch(sys, "stdin", terminal)
+        answers = ["one", "one", "one", "two"]
+        self.patch(getpass, "getpass", lambda prompt: answers.pop(0))
+        code, out, _ = self.run_command("hash-password")
+        self.assertTrue(code == 0 and secrets.verify("one", out.strip()))
+        code, out, err = self.run_command("hash-password")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("differ", err)
+
+    def test_empty(self) -> None:
+        """
+        An empty password is none.
+        """
+        self.patch(sys, "stdin", io.StringIO("\n"))
+        code, out, err = self.run_command("hash-password")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("empty", err)
 
 
 class UsageTests(CommandTests):

@@ -308,7 +308,7 @@ class OperationsTests(SynchronousTestCase):
         """
         What clients are told stands there with the status that they get.
         """
-        faults = {"400", "408", "431", "501, 505"}  # of the request, whatever the code
+        faults = {"400", "408", "431", "505"}  # of the request, whatever the code
         found = [
             (code, row[1])
             for row in rows(section(page("operations"), "What a client is told"))

@@ -21,6 +21,8 @@ _Deadline = Annotated[float, msgspec.Meta(ge=0.01, le=3600)]
 _Duration = Annotated[float, msgspec.Meta(ge=0.01, le=30 * 86400)]
 _Rate = Annotated[float, msgspec.Meta(ge=0.01, le=1_000_000)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+_Penalty = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)]
 
 
@@ -64,6 +66,8 @@ class Limits(
     """Running sessions of all servers of one agent."""
     sessions_per_client: _Count = 256
     """Running sessions of one client address."""
+    sessions_per_relay: _CountOrNone = 0
+    """Sessions in all, running or waiting; 0 is what the descriptors are enough for."""
     servers_per_agent: _Count = 1024
     """Servers that one agent may register."""
     idle: _Duration = 3600.0
@@ -95,7 +99,15 @@ class Limits(
     unauthenticated: _Count = 512
     """Connections to the agents' port that have not authenticated, in all."""
     unauthenticated_per_source: _Count = 16
-    """The same for one address."""
+    """The same for one IPv4 address, or one /64 of IPv6."""
+    unauthenticated_early: _Count = 64
+    """As many such connections as nobody is turned away for by chance."""
+    penalty_auth: _Penalty = 5.0
+    """For which a source is not listened to after a failed authentication, in seconds."""
+    penalty_none: _Penalty = 1.0
+    """The same after a connection that offered nothing, in seconds."""
+    penalty_most: _Penalty = 600.0
+    """All that a source can be penalized for at a time, in seconds."""
 
     def __post_init__(self) -> None:
         faults = []

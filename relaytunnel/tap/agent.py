@@ -67,7 +67,8 @@ class Options(PluginOptions):
 
     def opt_publish(self, server: str) -> None:
         """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted
-        client endpoint; ',port=N' behind it asks for the port N of the relay too (0: any)."""
+        client endpoint; ',port=N' behind it asks for the port N of the relay too (0: any),
+        ',listed' shows it to clients that name nobody, ',proxy=v2' tells it their addresses."""
         self["publish"].append(server)
 
     opt_p = opt_publish

@@ -13,6 +13,7 @@ from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import SAME_ENDPOINT, TICKET_BYTES, Notify, Register
 
+HASH = "sha256:" + "0f" * 32
 WEB = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
 SSH = ServerConfig(
     id="ssh",
@@ -144,6 +145,39 @@ class RegistrationTests(SynchronousTestCase):
             ),
         )
 
+    def test_for_whom(self) -> None:
+        """
+        So is whether it is listed, who may come in, and how often; that its
+        server is told of addresses, but not in which version.
+        """
+        config = ServerConfig(
+            id="web",
+            target="tcp:127.0.0.1:8080",
+            listed=True,
+            users=(("alice", HASH),),
+            sessions_per_client=3,
+            proxy="v2",
+        )
+        self.assertEqual(
+            registration(config),
+            Register(
+                connection_id="web",
+                listed=True,
+                users=(("alice", HASH),),
+                sessions_per_client=3,
+                wants_address=True,
+            ),
+        )
+
+    def test_hashes_are_not_shown(self) -> None:
+        """
+        What passwords are compared with does not stand in logs.
+        """
+        config = ServerConfig(id="web", target="tcp:127.0.0.1:8080", users=(("alice", HASH),))
+        shown = repr(registration(config))
+        self.assertNotIn("0f0f", shown)
+        self.assertIn("alice", shown)
+
     def test_target_stays_inside(self) -> None:
         """
         Where a server is inside is not told.
@@ -259,3 +293,85 @@ class CheckTests(SynchronousTestCase):
         """
         for client in ("198.51.100.1:5000", "[2001:db9::7]:5000", "10.1.2.3", "somebody:1", ""):
             self.assertIs(self.refused(a_notify("ssh", client)), Code.NOT_ALLOWED)
+
+
+class ShareTests(SynchronousTestCase):
+    """
+    S8: how many sessions of a server one client has.
+    """
+
+    def setUp(self) -> None:
+        config = ServerConfig(id="web", target="tcp:127.0.0.1:8080", sessions_per_client=2)
+        self.servers = Servers([config, SSH])
+        for server in self.servers:
+            server.registered = True
+            server.endpoints = (SAME_ENDPOINT,)
+        web = self.servers.get("web")
+        assert web is not None
+        self.web = web
+
+    def busy(self, notify: Notify) -> None:
+        """
+        Assert that a client has as many as it may have.
+        """
+        rejection = self.assertRaises(Rejection, self.servers.check, notify)
+        self.assertIs(rejection.code, Code.BUSY)
+        self.assertEqual(rejection.reason, "one client has 2 sessions of web at most")
+
+    def test_share(self) -> None:
+        """
+        So many, from whatever port, and no more.
+        """
+        for port in (5000, 5001):
+            self.servers.check(a_notify(client=f"198.51.100.1:{port}"))
+            self.web.begin(a_notify(client=f"198.51.100.1:{port}"))
+        self.busy(a_notify(client="198.51.100.1:5002"))
+        self.servers.check(a_notify(client="198.51.100.2:5002"))
+
+    def test_spellings(self) -> None:
+        """
+        An address in brackets is the same one.
+        """
+        self.web.begin(a_notify(client="[2001:db8::7]:5000"))
+        self.web.begin(a_notify(client="2001:db8::7:5001"))
+        self.busy(a_notify(client="[2001:db8::7]:5002"))
+
+    def test_given_back(self) -> None:
+        """
+        One that is over makes room, and nothing is kept of who has none.
+        """
+        notify = a_notify()
+        for _ in range(2):
+            self.web.begin(notify)
+        self.busy(notify)
+        self.web.end(notify)
+        self.servers.check(notify)
+        self.web.end(notify)
+        self.assertEqual(dict(self.web.clients), {})
+
+    def test_no_share(self) -> None:
+        """
+        Where there is no such limit nothing is counted.
+        """
+        ssh = OwnServer(WEB)
+        for _ in range(5):
+            ssh.begin(a_notify())
+        self.assertEqual(dict(ssh.clients), {})
+        ssh.end(a_notify())
+        self.assertEqual(dict(ssh.clients), {})
+
+    def test_not_allowed_first(self) -> None:
+        """
+        Who may not come in at all is told that.
+        """
+        config = ServerConfig(
+            id="web",
+            target="tcp:127.0.0.1:8080",
+            sessions_per_client=1,
+            allow=networks(["10.0.0.0/8"]),
+        )
+        server = self.servers.add(config)
+        server.registered, server.endpoints = True, (SAME_ENDPOINT,)
+        server.begin(a_notify())
+        rejection = self.assertRaises(Rejection, self.servers.check, a_notify())
+        self.assertIs(rejection.code, Code.NOT_ALLOWED)

@@ -10,6 +10,7 @@ from relaytunnel.agent.session import AgentState, RelaySession
 from relaytunnel.config.access import networks
 from relaytunnel.config.names import Reach
 from relaytunnel.config.server import ServerConfig
+from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import (
     Accept,
     Cancel,
@@ -33,6 +34,7 @@ from tests.script import (
     Begins,
     Breaks,
     CallsOff,
+    Compares,
     Cues,
     FakeRelayDoor,
     HangsUp,
@@ -488,6 +490,183 @@ class NotifyTests(AgentTestCase):
         off.
         """
         self.script >> RelaySays(Cancel(session=1)) >> RelaySays(Cancel(session=77))
+
+
+class PasswordTests(AgentTestCase):
+    """
+    S8 of a server that asks its clients for a password: the agent looks at it
+    itself.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.let_in()
+        self.state.servers.add(
+            ServerConfig(
+                id="safe", target="tcp:127.0.0.1:80", users=(("alice", "sha256:" + "0f" * 32),)
+            )
+        )
+        self.publish("safe")
+        self.publish("web")
+
+    def door(self) -> FakeRelayDoor:
+        """
+        Dial anew with a door of which the test has hold.
+        """
+        self.script >> self.session.lost("gone")
+        door = FakeRelayDoor(self.script)
+        session = RelaySession(self.state, door)
+        self.script.on(RelaySays, "", session.received)
+        self.session = Cues("channel", session)
+        (
+            self.let_in()
+            << AgentSays(Register(connection_id="safe", users=(("alice", "sha256:" + "0f" * 32),)))
+        )
+        self.publish("safe")
+        return door
+
+    def notify(self, session: int = 1, password: str = "pass") -> RelaySays:
+        """
+        A client that says it is C{alice}.
+        """
+        return RelaySays(
+            Notify(
+                session=session,
+                connection_id="safe",
+                ticket=ticket(session),
+                client="203.0.113.9:50000",
+                arrived="name:safe",
+                user="alice",
+                password=password,
+            )
+        )
+
+    def test_right(self) -> None:
+        """
+        Nothing is begun before the password was looked at.
+        """
+        door = self.door()
+        self.script >> self.notify() << Compares("alice", "pass")
+        self.assertEqual(self.state.visits, {})
+        self.script >> Cues("door", door).compared(None) << Begins(1, "safe")
+        self.assertEqual((list(self.state.visits), self.state.comparing), ([1], set()))
+
+    def test_wrong(self) -> None:
+        """
+        With a wrong one nothing is begun at all.
+        """
+        door = self.door()
+        wrong = Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
+        (
+            self.script
+            >> self.notify(password="guess")
+            << Compares("alice", "guess")
+            >> Cues("door", door).compared(wrong)
+            << AgentSays(
+                Refuse(
+                    session=1, code="login-needed", reason="the user name or the password is wrong"
+                )
+            )
+        )
+        self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
+
+    def test_not_asked(self) -> None:
+        """
+        A server without users has none to compare with, whatever the relay
+        says of its client.
+        """
+        self.script >> RelaySays(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=ticket(1),
+                client="203.0.113.9:50000",
+                arrived="name:web",
+                user="alice",
+                password="pass",
+            )
+        ) << Begins(1, "web")
+
+    def test_checked_first(self) -> None:
+        """
+        Who is not served anyway has its password looked at by nobody.
+        """
+        self.script >> RelaySays(Withdrawn(connection_id="safe")) << NotPublished(
+            "safe", "withdrawn", ""
+        )
+        (
+            self.script
+            >> self.notify()
+            << AgentSays(
+                Refuse(session=1, code="unknown-id", reason="this agent has not registered safe")
+            )
+        )
+
+    def test_cancelled_meanwhile(self) -> None:
+        """
+        A client that leaves meanwhile is neither served nor refused.
+        """
+        door = self.door()
+        (
+            self.script
+            >> self.notify()
+            << Compares("alice", "pass")
+            >> RelaySays(Cancel(session=1))
+            >> Cues("door", door).compared(None)
+        )
+        self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
+
+    def test_lost_meanwhile(self) -> None:
+        """
+        Nor is one whose relay is gone meanwhile, whatever its password.
+        """
+        door = self.door()
+        wrong = Rejection(Code.LOGIN_NEEDED, "wrong")
+        (
+            self.script
+            >> self.notify()
+            << Compares("alice", "pass")
+            >> self.session.lost("gone")
+            >> Cues("door", door).compared(None)
+            >> Cues("door", door).compared(wrong)
+        )
+        self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
+
+    def test_twice_meanwhile(self) -> None:
+        """
+        A session is notified once, also while its password is looked at; the
+        first time still counts.
+        """
+        door = self.door()
+        compared = Cues("door", door).compared
+        (
+            self.script
+            >> self.notify()
+            << Compares("alice", "pass")
+            >> self.notify(password="guess")
+            << Breaks("session 1 is notified twice")
+            >> compared(None)
+            << Begins(1, "safe")
+            >> self.notify()
+            << Breaks("session 1 is notified twice")
+        )
+
+    def test_side_by_side(self) -> None:
+        """
+        Each client has its own answer, in whatever order they come.
+        """
+        door = self.door()
+        self.script >> self.notify(1) << Compares("alice", "pass")
+        first = door.compared
+        self.script >> self.notify(2, "guess") << Compares("alice", "guess")
+        wrong = Rejection(Code.LOGIN_NEEDED, "wrong")
+        (
+            self.script
+            >> Cues("door", door).compared(wrong)
+            << AgentSays(Refuse(session=2, code="login-needed", reason="wrong"))
+        )
+        door.compared = first
+        self.script >> Cues("door", door).compared(None) << Begins(1, "safe")
 
 
 class PartingTests(AgentTestCase):

@@ -29,7 +29,7 @@ from tests.processes import (
     until,
 )
 
-__all__ = ["own_certificate", "publish", "start_nginx"]
+__all__ = ["listening", "own_certificate", "publish", "start_nginx"]
 
 NGINX = """
 daemon off;
@@ -102,6 +102,14 @@ async def start_nginx(testcase: TestCase, ports: Iterable[int], servers: str) ->
     program = Program.start(
         testcase, *("nginx", "-p", directory, "-e", "stderr", "-c", configuration)
     )
+    await listening(program, ports)
+    return program
+
+
+async def listening(program: Program, ports: Iterable[int]) -> None:
+    """
+    Wait until a program that says nothing of it listens on these ports.
+    """
     expected = set(ports)
 
     def listens() -> bool:
@@ -109,8 +117,7 @@ async def start_nginx(testcase: TestCase, ports: Iterable[int], servers: str) ->
             raise program.failed(f"ended with {program.code} before it was ready")
         return expected <= listening_ports(program.pid)
 
-    await until(listens, 20, "nginx listens")
-    return program
+    await until(listens, 20, f"{program.command[0]} listens")
 
 
 async def publish(testcase: TestCase, relay: Relay, servers: str) -> Agent:

@@ -15,14 +15,12 @@ from tests.processes import (
     Relay,
     empty_directory,
     free_port,
-    listening_ports,
     missing_programs,
     own_port,
     run,
     start_relay,
-    until,
 )
-from tests.programs.inside import own_certificate, publish, start_nginx
+from tests.programs.inside import listening, own_certificate, publish, start_nginx
 
 NGINX = """
 server {{
@@ -181,11 +179,7 @@ class BalancedTests(ProxiedCase):
         haproxy = self.directory / "haproxy.cfg"
         haproxy.write_text(HAPROXY.format(one=one, two=two, relay=relay.clients))
         program = Program.start(self, "haproxy", "-db", "-f", haproxy)
-        await until(
-            lambda: set(self.balancers) <= listening_ports(program.pid) and program.running,
-            20,
-            "haproxy listens",
-        )
+        await listening(program, self.balancers)
         return relay
 
     async def test_client(self) -> None:

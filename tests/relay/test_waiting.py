@@ -450,6 +450,94 @@ class AdmissionTests(RoomCase):
         self.assertIn("of this agent are running", self.busy(a_server(back, "web")))
 
 
+class ShareTests(RoomCase):
+    """
+    As many sessions of one server as its owner lets one client have.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.sessions_per_client = 2
+
+    def test_share(self) -> None:
+        """
+        Waiting and served sessions count together, and what is said names the
+        limit and the server.
+        """
+        self.enter()
+        self.serve()
+        self.assertEqual(self.busy(), "one client has 2 sessions of web at most")
+
+    def test_each_client(self) -> None:
+        """
+        Another client has a share of its own.
+        """
+        for _ in range(2):
+            self.enter()
+        self.busy()
+        self.enter(client="198.51.100.2")
+
+    def test_each_server(self) -> None:
+        """
+        So has another server, or none at all.
+        """
+        shop, mail = (a_server(self.agent, name) for name in ("shop", "mail"))
+        shop.sessions_per_client = 1
+        for _ in range(2):
+            self.enter()
+        self.enter(shop)
+        for _ in range(5):
+            self.enter(mail)
+        self.busy()
+        self.assertIn("shop", self.busy(shop))
+
+    def test_given_back(self) -> None:
+        """
+        Whoever leaves, before it is served or after, makes room.
+        """
+        first, second = self.enter(), self.serve()
+        self.busy()
+        self.room.leave(first)
+        third = self.serve()
+        self.busy()
+        self.room.leave(second)
+        fourth = self.enter()
+        self.busy()
+        for place in (third, fourth):
+            self.room.leave(place)
+        self.assert_empty()
+
+    def test_refused_takes_nothing(self) -> None:
+        """
+        Who is not let in takes neither number nor rate, and nothing is kept.
+        """
+        places = [self.enter(), self.enter()]
+        for _ in range(200):
+            self.busy()
+        self.room.leave(places.pop())
+        self.assertEqual(self.enter().session, 3)
+        self.room = self.a_room(waiting_per_relay=1)
+        place = self.enter(a_server(self.agent, "shop"))
+        self.assertIn("wait at this relay", self.busy())
+        self.room.leave(place)
+        self.assert_empty()
+
+    def test_set_meanwhile(self) -> None:
+        """
+        A share that is set while clients are served counts those that come
+        from then on.
+        """
+        self.server.sessions_per_client = 0
+        old = self.serve()
+        self.server.sessions_per_client = 1
+        place = self.enter()
+        self.busy()
+        self.room.leave(old)
+        self.busy()
+        self.room.leave(place)
+        self.assert_empty()
+
+
 class RateTests(RoomCase):
     """
     How often the agent is notified.

@@ -10,14 +10,16 @@ import sys
 from collections import deque
 from typing import Any
 
+from zope.interface import implementer
+
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 __all__: list[str] = []
 
@@ -68,7 +70,7 @@ class _Leg(Protocol):
         pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._later("lost", b"")
+        self._later("over" if reason.check(ConnectionDone) else "lost", b"")
 
     def _later(self, what: str, data: bytes) -> None:
         # In order, also when the delay has become shorter.
@@ -91,6 +93,8 @@ class _Leg(Protocol):
             out.write(data)
         elif what == "end":
             out.loseWriteConnection()
+        elif what == "over":
+            out.loseConnection()
         else:
             out.abortConnection()
 

@@ -165,7 +165,7 @@ class End:
         if events & _LOST:
             return self._finish("reset")
         if self.plan.death and now >= self.began + self.plan.dies:
-            return self._die()
+            return self.die(self.plan.death)
         wanted = 0
         try:
             reading = self._hear(now)
@@ -252,9 +252,12 @@ class End:
             self._moved = now
         return False
 
-    def _die(self) -> None:
-        self.why = f"died: {self.plan.death}"
-        if self.plan.death == "close":
+    def die(self, how: str = "reset") -> None:
+        """
+        End here and now, whatever was planned.
+        """
+        self.why = f"died: {how}"
+        if how == "close":
             self.sent_end = self.sent_end or "closed"
             self.sock.close()
         else:

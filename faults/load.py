@@ -72,7 +72,9 @@ class _Client:
             self._connected = True
             if not self._shared:
                 return self._begin(b"")
-            self.sock.send(f"CONNECT {self._name}:1 HTTP/1.1\r\nHost: {self._name}\r\n\r\n".encode())
+            self.sock.send(
+                f"CONNECT {self._name}:1 HTTP/1.1\r\nHost: {self._name}\r\n\r\n".encode()
+            )
         data = self.sock.recv(_MOST_HEAD)
         if not data:
             return self._fail("closed before an answer")
@@ -82,7 +84,8 @@ class _Client:
             return select.EPOLLIN if len(head) < _MOST_HEAD else self._fail("no answer")
         if b" 200 " not in head.partition(b"\r\n")[0] + b" ":
             code = _CODE.search(head)
-            return self._fail(f"refused: {code[1].decode() if code else head[:40]!r}")
+            said = code[1] if code else head.partition(b"\r\n")[0]
+            return self._fail(f"refused: {said.decode('ascii', 'replace')}")
         return self._begin(rest)
 
     def _begin(self, first: bytes) -> int | None:

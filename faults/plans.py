@@ -118,13 +118,13 @@ def plans(header: Header) -> tuple[Plan, Plan]:
         asked = Plan(HEADER + some(50_000, 600_000))
         answered = Plan(some(50_000, 600_000))
     elif header.kind == "half":
-        big, rate = some(30_000, 200_000), some(50_000, 200_000)
+        big, rate = some(30_000, 200_000), dice.randrange(50_000, 200_000)
         if dice.random() < 0.5:
             answered = Plan(big, rate=rate)
         else:
             asked = Plan(HEADER + big, rate=rate)
     elif header.kind == "slow":
-        big, reads = some(60_000, 250_000), some(60_000, 250_000)
+        big, reads = some(60_000, 250_000), dice.randrange(60_000, 250_000)
         if dice.random() < 0.5:
             asked, answered = replace(asked, reads=reads), Plan(big)
         else:

@@ -1,10 +1,13 @@
 """
 The server of the sessions: C{python -m faults.server RECORD PATIENCE PORT...}.
+
+SIGTERM has it reset all of them, and end.
 """
 
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import sys
 import time
@@ -32,6 +35,9 @@ class _Listener:
             accepted.setblocking(False)
             self._serving.arrived.append(accepted)
         return select.EPOLLIN
+
+    def die(self) -> None:
+        self.sock.close()
 
 
 class _Arriving:
@@ -66,7 +72,7 @@ class _Arriving:
         if header is None:
             self._serving.record.add({"stray": self._data.hex()})
             return self._leave()
-        self._serving.record.add({"began": header.session})
+        self._serving.record.add({"began": header.session, "at": time.monotonic()})
         plan = plans(header)[1]
         self._end = End(self.sock, header, 1, plan, self._serving.patience, self._serving.over)
         self._end.take(self._data)
@@ -75,12 +81,22 @@ class _Arriving:
     def _leave(self) -> None:
         reset(self.sock)
 
+    def die(self) -> None:
+        if self._end is None:
+            self._leave()
+        else:
+            self._end.die()
+
 
 class _Serving:
     def __init__(self, record: Record, patience: float) -> None:
         self.record = record
         self.patience = patience
         self.arrived: list[socket.socket] = []
+        self.ending = False
+
+    def end(self, *_: object) -> None:
+        self.ending = True
 
     def over(self, end: End) -> None:
         self.record.add(end.record())
@@ -95,11 +111,14 @@ def main(arguments: list[str]) -> None:
     loop: Any = Loop()
     for port in ports:
         loop.add(_Listener(int(port), serving))
+    signal.signal(signal.SIGTERM, serving.end)
     print("serving", flush=True)
-    while True:
+    while not serving.ending:
         loop.turn()
         while serving.arrived:
             loop.add(_Arriving(serving.arrived.pop(), serving))
+    for each in list(loop.ends.values()):
+        each.die()
 
 
 if __name__ == "__main__":

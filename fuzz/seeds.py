@@ -13,11 +13,12 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import msgspec
 
 from fuzz.catalogue import CORPUS, LARGEST, TARGETS
-from relaytunnel.agent.local import Publish, Withdraw
+from relaytunnel.agent import local
 from relaytunnel.wire.control import IGNORABLE, frame
 from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame, plain_preamble
 from relaytunnel.wire.invitation import Invitation
@@ -38,7 +39,7 @@ from relaytunnel.wire.messages import (
     Restarting,
     StandingRequest,
     Welcome,
-    Withdraw as WithdrawMessage,
+    Withdraw,
     Withdrawn,
     encode,
 )
@@ -76,10 +77,8 @@ def _hello(host: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) ->
     context.maximum_version = newest
     outgoing = ssl.MemoryBIO()
     connection = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=host)
-    try:
+    with suppress(ssl.SSLWantReadError):
         connection.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 
@@ -157,7 +156,9 @@ def _arrivals() -> dict[str, bytes]:
         "postgres": _cut(postgres, 8),
         "postgres-gss": _whole(_GSS_REQUEST + postgres),
         "postgres-startup": _whole(b"\x00\x00\x00\x12\x00\x03\x00\x00user\x00ann\x00\x00"),
-        "postgres-cancel": _whole(b"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x01\x00\x00\x00\x02"),
+        "postgres-cancel": _whole(
+            b"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x01\x00\x00\x00\x02"
+        ),
         "browser-chooses": _whole(browser),
         "terminal": _cut(b"\r\nhelp me\r\n2\r\nls\r\n", 2, 9, 3),
         "terminal-gives-up": _whole(b"a b\nc\nd\ne\nf\n", 4),
@@ -189,7 +190,7 @@ def _messages() -> list[Message]:
         Registered(connection_id="web", reach=("http://web.example:8000",)),
         StandingRequest(connection_id="web"),
         Rejected(connection_id="web", **failing),
-        WithdrawMessage(connection_id="web"),
+        Withdraw(connection_id="web"),
         Withdrawn(connection_id="web"),
         Notify(
             session=7,
@@ -213,9 +214,7 @@ def _messages() -> list[Message]:
 
 def _controls() -> dict[str, bytes]:
     messages = _messages()
-    found = {
-        f"{type(each).__name__.lower()}": _cut(frame(each), 1, 5) for each in messages
-    }
+    found = {type(each).__name__.lower(): _cut(frame(each), 1, 5) for each in messages}
     agent = [each for each in messages if isinstance(each, Hello | Register | Accept | Ping)]
     unknown = msgspec.msgpack.encode({"t": "later", "x": [1, None, {"a": 1.5}]})
     header = len(unknown).to_bytes(2, "big")
@@ -254,7 +253,9 @@ def _headers() -> dict[str, bytes]:
             "0d0a0d0a000d0a515549540a211100167f0000017f0000019c986f380300044fc35869050000"
         )
     )
-    found["v2-unix"] = _whole(b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8" + b"/run/s".ljust(216, b"\0"))
+    found["v2-unix"] = _whole(
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8" + b"/run/s".ljust(216, b"\0")
+    )
     return found
 
 
@@ -367,10 +368,12 @@ def _all() -> dict[str, dict[str, bytes]]:
             "address": b"[::1]:80",
         },
         "local": {
-            "publish": _whole(json(Publish("web=127.0.0.1:80,port=0,listed")) + b"\n"),
-            "withdraw": _cut(json(Withdraw("web")) + b"\n" + json(Withdraw("x")) + b"\n", 9, 40),
-            "rejected": _whole(json(Publish("no=127.0.0.1:80")) + b"\n"),
-            "later": _whole(json(Publish("later=127.0.0.1:80,proxy=v2")) + b"\nx\n"),
+            "publish": _whole(json(local.Publish("web=127.0.0.1:80,port=0,listed")) + b"\n"),
+            "withdraw": _cut(
+                json(local.Withdraw("web")) + b"\n" + json(local.Withdraw("x")) + b"\n", 9, 40
+            ),
+            "rejected": _whole(json(local.Publish("no=127.0.0.1:80")) + b"\n"),
+            "later": _whole(json(local.Publish("later=127.0.0.1:80,proxy=v2")) + b"\nx\n"),
             "surrogate": _whole(b'{"ask":"withdraw","server":"\\ud83d\\ude00\\u202e"}\n'),
         },
         "stored": {
@@ -384,7 +387,9 @@ def _all() -> dict[str, dict[str, bytes]]:
             "granted": _cut(b"HTTP/1.1 200 Connection established\r\n\r\nSSH-2.0-x\r\n", 20, 30),
             "refused": _cut(refusal, 9, 100),
             "first-a-word": _dripped(b"HTTP/1.1 100 Continue\r\n\r\n" + refusal),
-            "chunked": _whole(refusal.replace(b"Content-Length: 12", b"Transfer-Encoding: chunked")),
+            "chunked": _whole(
+                refusal.replace(b"Content-Length: 12", b"Transfer-Encoding: chunked")
+            ),
             "endless": _whole(refusal.replace(b"Content-Length: 12\r\n", b"") + b"\x1b[31m\n"),
         },
         "request": {

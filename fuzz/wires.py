@@ -11,7 +11,6 @@ from fuzz.targets import Target, cut, holds, same
 from relaytunnel.errors import InvitationError, ProtocolError
 from relaytunnel.wire.control import (
     MAX_BODY,
-    MAX_BODY_UNAUTHENTICATED,
     MessageReader,
     frame,
 )

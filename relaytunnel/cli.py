@@ -15,6 +15,7 @@ import argparse
 import getpass
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_UPGRADED_WITHIN = 40.0
 _VIA = "RELAYTUNNEL_VIA"
 _LONGEST_PASSWORD = 4096
 
@@ -135,6 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     agents.add_argument("--json", action="store_true", help="for programs")
     agents.set_defaults(run=_agents)
 
+    upgrade = _with_state(
+        commands.add_parser(
+            "upgrade",
+            help="have a running relay hand over to a new process",
+            description="Have a running relay start a new process, with the code that is installed"
+            " now and its file as it is now, and hand over to it.  No connection is refused"
+            " meanwhile; the sessions that run go on in the old process, which ends with the last"
+            " of them.",
+        )
+    )
+    upgrade.set_defaults(run=_upgrade)
+
     publish = _with_agent(
         commands.add_parser(
             "publish",
@@ -170,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "hash-password",
         help="hash a password for a server's users",
         description="Ask for a password, at the terminal or as a line of standard input, and print"
-        " the hash of it that stands in agent.toml, as in users = { alice = \"scrypt:...\" }.",
+        ' the hash of it that stands in agent.toml, as in users = { alice = "scrypt:..." }.',
     )
     hashing.set_defaults(run=_hash_password)
 
@@ -316,6 +330,26 @@ def _accounts(state: StateDirectory) -> AccountStore:
     from relaytunnel.accounts import AccountStore
 
     return AccountStore(state.database)
+
+
+def _upgrade(parsed: argparse.Namespace) -> int:
+    state, facts = _state(parsed)
+    if not facts.pid:
+        raise StateError(f"no relay runs with the state in {state.path}")
+    try:
+        os.kill(facts.pid, signal.SIGUSR2)
+    except OSError as fault:
+        raise StateError(f"the relay's process {facts.pid}: {fault.strerror}") from None
+    until = time.monotonic() + _UPGRADED_WITHIN
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        now = state.read_facts()
+        if now is not None and now.pid not in (0, facts.pid):
+            print(f"the process {now.pid} has taken over from {facts.pid}")
+            return 0
+    raise StateError(
+        f"no other process has taken over within {_UPGRADED_WITHIN:g} s; the relay's log says why"
+    )
 
 
 def _invite(parsed: argparse.Namespace) -> int:

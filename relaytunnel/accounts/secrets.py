@@ -151,6 +151,8 @@ def _parsed(stored: str) -> tuple[_Scrypt | None, bytes]:
     scrypt = _Scrypt(int(chosen[1]), int(chosen[2]), int(chosen[3]), bytes.fromhex(chosen[4]))
     if scrypt.cost < 2 or scrypt.cost & (scrypt.cost - 1):
         raise AccountError(f"the scrypt cost {scrypt.cost} of a secret is not a power of two")
+    if scrypt.cost >= 2 ** (16 * scrypt.block):  # RFC 7914, section 6
+        raise AccountError(f"the scrypt cost {scrypt.cost} of a secret is too high for its r")
     if scrypt.memory > _MOST_MEMORY:
         raise AccountError(
             f"the scrypt form of a secret asks for {scrypt.memory >> 20} MiB, "

@@ -17,6 +17,7 @@ from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
+from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.relay.clients import Clients
 from relaytunnel.relay.data import AgentsPort
 from relaytunnel.relay.registry import Registry
@@ -34,13 +35,14 @@ class RunningRelay(Protocol):
     visits: Visits
     clients: Clients
     agents_port: AgentsPort
+    descriptors: Descriptors
 
 
 def status(relay: RunningRelay) -> dict[str, Any]:
     """
     @return: what is going on, as plain values.  No secret is among them.
     """
-    room = relay.visits.room
+    room, descriptors = relay.visits.room, relay.descriptors
     return {
         "agents": [
             {
@@ -75,6 +77,12 @@ def status(relay: RunningRelay) -> dict[str, Any]:
         "unauthenticated": relay.agents_port.unauthenticated,
         "refused": dict(relay.visits.refusals),
         "turned_away": dict(relay.agents_port.turned_away),
+        "descriptors": {
+            "in_use": descriptors.in_use(),
+            "limit": descriptors.limit(),
+            "paused": descriptors.paused,
+            "pauses": descriptors.pauses,
+        },
     }
 
 

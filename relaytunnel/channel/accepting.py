@@ -5,13 +5,16 @@ Accepting connections for a port of Twisted's, with transports of ours.
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.channel.edges import IN, EdgeWatch
 from relaytunnel.channel.sockets import EdgeConnection, address_of
 
@@ -24,15 +27,27 @@ _log = Logger()
 
 
 def accept_with(
-    edges: EdgeWatch, port: IListeningPort, kind: type[EdgeConnection] = EdgeConnection
-) -> None:
+    edges: EdgeWatch,
+    port: IListeningPort,
+    kind: type[EdgeConnection] = EdgeConnection,
+    descriptors: Descriptors | None = None,
+) -> Callable[[], None]:
     """
     Let the connections that a TCP port accepts be L{EdgeConnection}s, where
     there is a watch.  The port is tuned already, and hands that down.
+
+    @param descriptors: says when nothing is to be accepted; what shares it
+        stops and goes on together.
+    @return: stops accepting; who comes waits in the kernel's queue then.
     """
     if edges.works and type(port) is tcp.Port:
         port.stopReading()
-        edges.watch(port.fileno(), _Accepting(edges, port, kind).happened, IN)
+        reactor: Any = port.reactor
+        accepting = _Accepting(edges, port, kind, descriptors or Descriptors(reactor))
+        edges.watch(port.fileno(), accepting.happened, IN)
+        return accepting.stop
+    port.startReading()  # type: ignore[attr-defined]
+    return port.stopReading  # type: ignore[attr-defined,no-any-return]
 
 
 class _Accepting:
@@ -40,18 +55,36 @@ class _Accepting:
     Accepts for a port of Twisted's, some connections at a time.
     """
 
-    def __init__(self, edges: EdgeWatch, port: tcp.Port, kind: type[EdgeConnection]) -> None:
+    def __init__(
+        self,
+        edges: EdgeWatch,
+        port: tcp.Port,
+        kind: type[EdgeConnection],
+        descriptors: Descriptors,
+    ) -> None:
         self._edges = edges
         self._port = port
         self._kind = kind
+        self._descriptors = descriptors
+        self._stopped = False
+
+    def stop(self) -> None:
+        """
+        Accept nobody any more.
+        """
+        self._stopped = True
+        self._edges.forget(self._port.fileno())
 
     def happened(self, events: int) -> None:
         """
         There is somebody to accept.
         """
-        port = self._port
+        port, descriptors = self._port, self._descriptors
         for _ in range(_ACCEPTED_PER_TURN):
-            if port.disconnecting or not port.connected:
+            if self._stopped or port.disconnecting or not port.connected:
+                return
+            if descriptors.paused:
+                descriptors.when_again(self._go_on)
                 return
             try:
                 sock, peer = port.socket.accept()
@@ -59,9 +92,12 @@ class _Accepting:
                 return
             except OSError as fault:
                 if fault.errno in _NO_MORE:
-                    port.doRead()  # Twisted has kept a descriptor for that
+                    descriptors.pause(os.strerror(fault.errno))
                 continue
             self._begin(sock, peer)
+            descriptors.unlooked -= 1
+            if descriptors.unlooked <= 0:
+                descriptors.look()
         self._edges.again(self._go_on)
 
     def _go_on(self) -> None:

@@ -49,9 +49,9 @@ def descriptors_in_use() -> int:
             if found > 3:  # FreeBSD may show no others
                 return found
     try:
-        lowest_free = os.dup(0)
+        lowest_free = os.open(os.devnull, os.O_RDONLY)
     except OSError:
-        return _FAR
+        return descriptor_limit() or _FAR
     os.close(lowest_free)
     return lowest_free
 
@@ -99,7 +99,7 @@ class Descriptors:
         self.paused = False
         self.pauses = 0
         self.unlooked = 1
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[Callable[[], None], None] = {}
         self._alarm: IDelayedCall | None = None
         self._said_at: float | None = None
         self._said = False
@@ -143,9 +143,9 @@ class Descriptors:
 
     def when_again(self, go_on: Callable[[], None]) -> None:
         """
-        Call this when there is room.
+        Call this when there is room; once, however often it is said.
         """
-        self._waiting.append(go_on)
+        self._waiting[go_on] = None
 
     def _look_again(self) -> None:
         limit = self.limit()
@@ -157,7 +157,7 @@ class Descriptors:
         self.unlooked = 1
         if self._said:
             self._log.info("connections are accepted again")
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for go_on in waiting:
             go_on()
 

@@ -90,6 +90,8 @@ class Limits(
     """For the agent to connect to a target or to the relay, in seconds."""
     drain: _Deadline = 30.0
     """For the sessions that run to end when the process is told to stop, in seconds."""
+    hand_over: _Duration = 86400.0
+    """For the same when another process has taken over, in seconds."""
     parked: _Deadline = 10.0
     """For a parked data channel to be used again, in seconds."""
     notify_rate: _Rate = 50.0

@@ -46,6 +46,8 @@ def secret_hash(text: str) -> str:
     n, r, p = (int(number) for number in found.group(1, 2, 3))
     if not 2**10 <= n <= 2**20 or n & (n - 1):
         raise ValueError("scrypt's N is a power of two from 1024 to 1048576")
+    if n >= 2 ** (16 * r):  # RFC 7914, section 6
+        raise ValueError("scrypt's N is below 65536 if its r is 1")
     if r > _MOST_R or p > _MOST_P:
         raise ValueError(f"scrypt's r is from 1 to {_MOST_R} and its p from 1 to {_MOST_P}")
     if 128 * n * r > _MOST_MEMORY:

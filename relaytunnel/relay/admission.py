@@ -107,6 +107,7 @@ class Newcomer:
         "_agent",
         "_charged",
         "_known",
+        "_over",
         "_proved",
         "_turned_away",
         "_waits",
@@ -118,7 +119,7 @@ class Newcomer:
         self.source = source
         self._known = known
         self._waits = True
-        self._proved = self._turned_away = False
+        self._proved = self._turned_away = self._over = False
         self._agent = self._charged = ""
 
     def turn_away(self, reason: str) -> None:
@@ -172,15 +173,18 @@ class Newcomer:
         if not self._proved:
             self._proved = True
             self._admission.came(self.source, self._agent)
+            if self._over:  # it left while its secret was checked
+                self._admission.went(self.source, self._agent)
 
     def gone(self) -> None:
         """
         The connection is over, or of no interest any more.
         """
         self._settle()
-        if self._proved:
-            self._proved = False
-            self._admission.went(self.source, self._agent)
+        if not self._over:
+            self._over = True
+            if self._proved:
+                self._admission.went(self.source, self._agent)
 
     def _settle(self) -> None:
         if self._waits:
@@ -205,7 +209,7 @@ class Admission:
         @param seconds: a clock that nobody sets.
         @param chance: a number from 0 to 1, 1 excluded.
         """
-        self._limits = limits
+        self.limits = limits
         self._chance = chance
         self.turned_away: Counter[str] = Counter()
         self._by_source: Counter[str] = Counter()
@@ -247,7 +251,7 @@ class Admission:
         """
         @return: why somebody from there is not let in now; nothing if it is.
         """
-        limits = self._limits
+        limits = self.limits
         penalized = self._penalties.left(source) > _TOLERANCE
         if penalized and not known:
             return _IN_PENALTY
@@ -275,7 +279,7 @@ class Admission:
         """
         self.turned_away[reason] += 1
         if not (reason in _PERHAPS_BY_CLIENTS and self.knows(source)):
-            self._charge(source, self._limits.penalty_none)
+            self._charge(source, self.limits.penalty_none)
 
     def wait_of(self, source: str, agent: str) -> float:
         """
@@ -294,18 +298,18 @@ class Admission:
         @return: what it was charged to.
         """
         key = _strangers_at(source) if self.knows(source) else source
-        self._charge(key, self._limits.penalty_auth)
+        self._charge(key, self.limits.penalty_auth)
         return key
 
     def give_back(self, key: str) -> None:
         """
         An authentication that was charged did not fail.
         """
-        self._charge(key, -self._limits.penalty_auth)
+        self._charge(key, -self.limits.penalty_auth)
 
     def _charge(self, key: str, cost: float) -> None:
         sum_of_all = self._penalties.left(key) + cost
-        self._penalties.keep(key, min(self._limits.penalty_most, sum_of_all))
+        self._penalties.keep(key, min(self.limits.penalty_most, sum_of_all))
 
     def came(self, source: str, agent: str) -> None:
         """

@@ -4,7 +4,7 @@ The client channels, on sockets: S5, S6, S11, and what a client is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -24,9 +24,11 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
 from relaytunnel.relay.balancers import Balanced
+from relaytunnel.relay.expecting import Expectation
 from relaytunnel.relay.finding import (
     ClientDirectory,
     Finder,
+    Unnamed,
     check_access,
     login_to_compare,
 )
@@ -75,16 +77,37 @@ class Clients:
         self.passwords = passwords
         self.proxies = proxies
         self.balanced: set[Balanced] = set()
+        self.expected: Expectation | None = None
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())
         self._leaving: WeakSet[TCPChannel] = WeakSet()
         self.finished = 0
 
+    def expect(self, agents: Iterable[str], seconds: float, ended: Callable[[], object]) -> None:
+        """
+        These agents are about to come back: clients of servers that are not
+        here wait for them, for so long.
+
+        @param ended: called when nobody is waited for any more.
+        """
+
+        def over() -> None:
+            self.expected = None
+            self.registry.entered = lambda agent: None
+            self.registry.published = lambda: None
+            ended()
+
+        self.expected = expected = Expectation(self.clock, agents, seconds, over)
+        self.registry.entered = lambda agent: expected.agent_came(agent.agent_id)
+        self.registry.published = expected.server_came
+
     def close(self) -> None:
         """
         End every visit and every splice.
         """
+        if self.expected is not None:
+            self.expected.end()
         for _, _, splice in list(self.splices.values()):
             splice.close()
         for visit in list(self.present):
@@ -148,11 +171,17 @@ class ClientVisit:
         """
         The client came to a port of a server's own: that is its name.
         """
-        server = self._clients.registry.by_port(port)
-        if server is None:
-            self._turn_away(Rejection(Code.NO_SUCH_SERVER, f"no server has the port {port}"))
-        else:
-            self._seek(server, f"port:{port}")
+
+        def find() -> tuple[PublishedServer, str]:
+            server = self._clients.registry.by_port(port)
+            if server is None:
+                raise Rejection(Code.NO_SUCH_SERVER, f"no server has the port {port}")
+            return server, f"port:{port}"
+
+        try:
+            self._find(find, self._seek)
+        except Rejection as missing:
+            self._turn_away(missing)
 
     def arrive(self, default: str = "") -> None:
         """
@@ -177,7 +206,74 @@ class ClientVisit:
     # What the listener says
 
     def named(self, named: Named) -> None:
-        server, arrived = self._clients.finder.find(named, self._default)
+        self._find(
+            lambda: self._clients.finder.find(named, self._default),
+            lambda server, arrived: self._let_in(named, server, arrived),
+        )
+
+    def _find(
+        self,
+        find: Callable[[], tuple[PublishedServer, str]],
+        found: Callable[[PublishedServer, str], None],
+    ) -> None:
+        """
+        Find the client's server, now or when its agent is back.
+
+        @raise Rejection: it is not here, and not expected.
+        """
+        expected = self._clients.expected
+        try:
+            server = find()
+        except Unnamed:
+            raise
+        except Rejection:
+            if expected is None:
+                raise
+            self._stop_listening()
+            expected.wait(self, lambda last: self._look_again(find, found, last))
+        else:
+            if expected is not None and self._is_crowded(server[0]):
+                self._stop_listening()
+                expected.wait(self, lambda last: self._look_again(find, found, last))
+            else:
+                found(*server)
+
+    def _is_crowded(self, server: PublishedServer) -> bool:
+        """
+        Whether those who have waited for the same agent fill the waiting room.
+        """
+        return self._clients.visits.room.crowded(server, self.host)
+
+    def _look_again(
+        self,
+        find: Callable[[], tuple[PublishedServer, str]],
+        found: Callable[[PublishedServer, str], None],
+        last: bool,
+    ) -> None:
+        try:
+            server = find()
+        except Rejection as missing:
+            if last:
+                self._turn_away(missing)
+            return
+        if not last and self._is_crowded(server[0]):
+            return
+        self._expect_no_more()
+        try:
+            found(*server)
+        except Rejection as rejection:
+            self._turn_away(rejection)
+
+    def _expect_no_more(self) -> None:
+        if self._clients.expected is not None:
+            self._clients.expected.forget(self)
+
+    def _let_in(self, named: Named, server: PublishedServer, arrived: str) -> None:
+        """
+        S6: this is the server; see who the client is.
+
+        @raise Rejection: its address is not allowed.
+        """
         check_access(server, self.host)
         self._stop_listening()
         self._channel.holding.replace(named.consumed, named.instead)
@@ -256,6 +352,7 @@ class ClientVisit:
 
     def _go(self) -> None:
         self._over_and_gone = True
+        self._expect_no_more()
         self._stop_listening()
         self._clients.present.discard(self)
 

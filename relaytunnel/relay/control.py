@@ -16,12 +16,14 @@ from twisted.python.failure import Failure
 from relaytunnel.accounts import Account, IAccounts, Rights
 from relaytunnel.channel.control import ControlChannel
 from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.admission import Newcomer
 from relaytunnel.relay.agents import AgentSession, Reception
 
 __all__ = ["AgentControl"]
 
 _AUTH_RETRY = 60.0
 _INTERNAL_RETRY = 5.0
+_BUSY_RETRY = 1.0
 
 
 class AgentControl(ControlChannel):
@@ -34,9 +36,17 @@ class AgentControl(ControlChannel):
     _log = Logger()
     _deadline: IDelayedCall | None = None
 
-    def __init__(self, reception: Reception, accounts: Any, wait: float) -> None:
+    def __init__(
+        self, reception: Reception, accounts: Any, newcomer: Newcomer, wait: float
+    ) -> None:
+        """
+        @param newcomer: the connection, as it is counted.
+        @param wait: seconds that are left to authenticate.
+        """
         super().__init__(reception.clock, reception.limits)
         self._accounts: IAccounts = accounts
+        self._newcomer = newcomer
+        self._tried = False
         self._wait = wait
         self.gone: Deferred[AgentControl] = Deferred()
         self.session = AgentSession(reception, self)
@@ -44,20 +54,34 @@ class AgentControl(ControlChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._deadline = self._clock.callLater(
-            self._wait, self.abort, "it did not authenticate in time"
-        )
+        self._deadline = self._clock.callLater(self._wait, self._too_late)
+
+    def _too_late(self) -> None:
+        if not self._tried:
+            self._newcomer.turn_away("silent")
+        self.abort("it did not authenticate in time")
 
     def authenticate(self, agent: str, secret: str) -> None:
+        self._tried = True
+        wait = self._newcomer.tries(agent)
+        if wait:
+            self.session.stay.unknown(
+                Code.BUSY,
+                "too many from this address did not prove who they are",
+                max(_BUSY_RETRY, wait),
+            )
+            return
         asked = self._accounts.authenticate(agent, secret)
         asked.addCallback(self._answered, agent).addErrback(self._unanswered)
 
     def _answered(self, account: Account | None, agent: str) -> None:
         if account is None:
+            self._newcomer.failed()
             self.session.stay.unknown(
                 Code.AUTH, "no agent of this ID with this secret is invited", _AUTH_RETRY
             )
             return
+        self._newcomer.proved()
         self.session.stay.known(account.rights)
         self._accounts.seen(agent, time.time()).addErrback(self._not_noted)
         # Whoever is revoked from now on is found in the registry; who was while
@@ -72,6 +96,7 @@ class AgentControl(ControlChannel):
             self.session.stay.rights_changed(rights)
 
     def _unanswered(self, failure: Failure) -> None:
+        self._newcomer.unanswered()
         if failure.check(AccountError) is None:
             self._log.failure("the accounts failed", failure)
         else:
@@ -90,6 +115,9 @@ class AgentControl(ControlChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._disarm()
+        if not self._tried:
+            self._newcomer.turn_away("never authenticated")
+        self._newcomer.gone()
         super().connectionLost(reason)
         self.gone.callback(self)
 

@@ -2,14 +2,15 @@
 The port that agents dial: control channels, data channels and plain ones.
 
 The first byte says whether it is TLS; ALPN says which channel it is.  Nothing
-here is trusted before a ticket or a secret was shown, so all of it is counted
-and has a deadline.
+here is trusted before a ticket or a secret was shown, so all of it is counted,
+as L{Admission} does it, and has a deadline.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zope.interface import implementer
@@ -30,6 +31,7 @@ from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import ProtocolError
+from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.visits import Visits
 from relaytunnel.wire.data import read_plain_preamble
 
@@ -42,8 +44,7 @@ class AgentsPort(Factory):
     """
     Makes the relay's end of whatever an agent dials.
 
-    @ivar unauthenticated: connections that have shown nothing yet.
-    @ivar turned_away: how many connections were refused, by reason.
+    @ivar admission: who may come.
     """
 
     noisy = False
@@ -56,16 +57,14 @@ class AgentsPort(Factory):
         edges: EdgeWatch,
         tls: RelayTLS,
         visits: Visits,
-        new_control: Callable[[float], ControlChannel],
-        known_sources: Callable[[], Container[str]] = tuple,
+        admission: Admission,
+        new_control: Callable[[Newcomer, float], ControlChannel],
     ) -> None:
         """
-        @param new_control: makes a control channel that has to authenticate
-            within so many seconds.
-        @param known_sources: the addresses of agents that are present: many
-            clients at once make such an agent dial many data channels at once.
+        @param new_control: makes a control channel of a connection that has to
+            authenticate within so many seconds.
         """
-        self.known_sources = known_sources
+        self.admission = admission
         self.clock = clock
         self.deadlines = Deadlines(clock)
         self.limits = limits
@@ -73,9 +72,6 @@ class AgentsPort(Factory):
         self.visits = visits
         self.new_control = new_control
         self.use(tls)
-        self.unauthenticated = 0
-        self.turned_away: Counter[str] = Counter()
-        self._sources: Counter[str] = Counter()
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._channels: set[DataChannel] = set()
         self._unknown: set[_Unknown] = set()
@@ -89,42 +85,33 @@ class AgentsPort(Factory):
         self.tls.noisy = False
 
     @property
+    def unauthenticated(self) -> int:
+        """How many connections have shown nothing yet."""
+        return self.admission.unauthenticated
+
+    @property
+    def turned_away(self) -> Counter[str]:
+        """How many connections were refused, by reason."""
+        return self.admission.turned_away
+
+    @property
     def parked(self) -> int:
         """How many data channels wait for a later session."""
         return len(self._parked)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        source = getattr(addr, "host", "")
-        if source in self.known_sources():
-            most_from_source = self.limits.unauthenticated
-        else:
-            most_from_source = self.limits.unauthenticated_per_source
-        for most, have, reason in (
-            (self.limits.unauthenticated, self.unauthenticated, "too many unauthenticated"),
-            (
-                most_from_source,
-                self._sources[source],
-                "too many unauthenticated from one source",
-            ),
-        ):
-            if have >= most:
-                self.turned_away[reason] += 1
-                return None
-        self.unauthenticated += 1
-        self._sources[source] += 1
-        unknown = _Unknown(self, source)
+        newcomer = self.admission.admit(getattr(addr, "host", ""))
+        if newcomer is None:
+            return None
+        unknown = _Unknown(self, newcomer)
         self._unknown.add(unknown)
         return unknown
 
-    def settle(self, unknown: _Unknown, source: str) -> None:
+    def settle(self, unknown: _Unknown) -> None:
         """
-        A connection from there has shown what it is, or is gone.
+        A connection has shown what it is, or is gone.
         """
         self._unknown.discard(unknown)
-        self.unauthenticated -= 1
-        self._sources[source] -= 1
-        if not self._sources[source]:
-            del self._sources[source]
 
     def new_data_channel(self, before: _Unknown) -> DataChannel:
         """
@@ -133,14 +120,16 @@ class AgentsPort(Factory):
         @return: the relay's end of a data channel; it waits for a ticket.
         """
         channel = DataChannel(self.clock, self.limits, self.edges)
+        newcomer = before.newcomer
 
         def first(channel: DataChannel, ticket: bytes) -> None:
             before.settle()
-            channel.joining = self._join
-            self._join(channel, ticket)
+            channel.joining = partial(self._join, newcomer)
+            self._join(newcomer, channel, ticket)
 
         def lost(channel: DataChannel) -> None:
             before.settle()
+            newcomer.gone()
             self._lost(channel)
 
         before.wait_for_ticket()
@@ -159,7 +148,7 @@ class AgentsPort(Factory):
         for unknown in list(self._unknown):
             unknown.abort()
 
-    def _join(self, channel: DataChannel, ticket: bytes) -> None:
+    def _join(self, newcomer: Newcomer, channel: DataChannel, ticket: bytes) -> None:
         """
         S10, S11
         """
@@ -168,24 +157,27 @@ class AgentsPort(Factory):
             alarm.cancel()
         place = self.visits.redeem(ticket)
         if place is None:
-            self.turned_away["no such ticket"] += 1
+            newcomer.turn_away("no such ticket")
             self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
             channel.refuse()
         else:
+            newcomer.proved()
             place.visit.joined(place, channel.begin())
 
-    def join_plain(self, channel: TCPChannel, ticket: bytes) -> None:
+    def join_plain(self, newcomer: Newcomer, channel: TCPChannel, ticket: bytes) -> None:
         """
         S10, S11 for a data channel without TLS: only for servers that were
         registered so.
         """
         place = self.visits.redeem(ticket, plain=True)
         if place is None:
-            self.turned_away["no such ticket"] += 1
+            newcomer.turn_away("no such ticket")
             self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
             channel.reset()
         else:
+            newcomer.proved()
             place.visit.joined(place, channel)
+        newcomer.gone()  # what becomes of the channel is another's business now
 
     def _park(self, channel: DataChannel) -> None:
         # The agent lets go first; this is for one that does not.
@@ -205,15 +197,15 @@ class AgentsPort(Factory):
 class _Unknown(Protocol):
     """
     A connection to the agents' port of which nothing is known yet.
+
+    @ivar newcomer: the connection, as it is counted.
     """
 
-    def __init__(self, port: AgentsPort, source: str) -> None:
+    def __init__(self, port: AgentsPort, newcomer: Newcomer) -> None:
         self._port = port
-        self._source = source
+        self.newcomer = newcomer
         self._seen = b""
         self._accepted = port.clock.seconds()
-        self._settled = False
-        self._turned_away = False
         self._deadline: Deadline | IDelayedCall = port.deadlines.within(
             port.limits.handshake, self._too_late
         )
@@ -225,9 +217,7 @@ class _Unknown(Protocol):
         """
         Close the connection for this reason, or for one given before.
         """
-        if not self._turned_away:
-            self._turned_away = True
-            self._port.turned_away[reason] += 1
+        self.newcomer.turn_away(reason)
         self.abort()
 
     def abort(self) -> None:
@@ -238,11 +228,9 @@ class _Unknown(Protocol):
 
     def settle(self) -> None:
         """
-        What this is, is known, or it is gone: it counts no more.
+        What this is, is known, or it is gone: others see to it.
         """
-        if not self._settled:
-            self._settled = True
-            self._port.settle(self, self._source)
+        self._port.settle(self)
         if self._deadline.active():
             self._deadline.cancel()
 
@@ -304,7 +292,7 @@ class _Unknown(Protocol):
             port = self._port
             channel = TCPChannel(port.clock, port.limits, port.edges)
             self._hand_over(channel, rest)
-            port.join_plain(channel, ticket)
+            port.join_plain(self.newcomer, channel, ticket)
 
     def _hand_over(self, protocol: Any, data: bytes) -> None:
         transport: Any = self.transport
@@ -315,6 +303,7 @@ class _Unknown(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.settle()
+        self.newcomer.gone()
 
 
 @implementer(IHandshakeListener)
@@ -334,8 +323,9 @@ class _Handshake(Protocol):
         chosen = negotiated(transport)
         protocol: Protocol
         if chosen == CONTROL:
-            protocol = self._port.new_control(self._before.remaining())
-            self._before.settle()
+            before = self._before
+            protocol = self._port.new_control(before.newcomer, before.remaining())
+            before.settle()
         elif chosen == DATA:
             protocol = self._port.new_data_channel(self._before)
         else:
@@ -350,6 +340,7 @@ class _Handshake(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._before.settle()
         self._before.turn_away("handshake failed")
+        self._before.newcomer.gone()
         self._log.debug(
             "no TLS with {peer}: {reason}",
             peer=self.transport.getPeer(),  # type: ignore[union-attr]

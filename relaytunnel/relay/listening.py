@@ -5,8 +5,9 @@ servers have of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -16,15 +17,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.accepting import accept_with
+from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
+from relaytunnel.relay.inheriting import Inheritance, adopt
 
 __all__ = ["Listeners", "addresses", "tcp_port"]
 
 _BACKLOG = 1024
+
+_K = TypeVar("_K")
 
 
 class Listeners:
@@ -32,16 +37,29 @@ class Listeners:
     Opens and closes ports.
 
     @ivar interface: where the ports of servers are opened.
+    @ivar descriptors: says when nobody is accepted.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, edges: EdgeWatch) -> None:
+    def __init__(
+        self, reactor: Any, edges: EdgeWatch, inherited: Inheritance | None = None
+    ) -> None:
+        """
+        @param inherited: the sockets that another process has left; nobody is
+            accepted before L{resume} then.
+        """
         self._reactor = reactor
         self._edges = edges
-        self._ports: list[IListeningPort] = []
+        self._inherited = inherited or Inheritance()
+        self._paused = inherited is not None
+        self._ways: dict[IListeningPort, tuple[type[EdgeConnection], Descriptors]] = {}
+        self._stops: dict[IListeningPort, Callable[[], None]] = {}
+        self._ports: dict[str, IListeningPort] = {}
         self._shared: dict[str, IListeningPort] = {}
         self._own: dict[int, IListeningPort] = {}
+        self.descriptors = Descriptors(reactor)
+        self._last_ones = Descriptors(reactor, full=1.0, room_again=1.0)
         self.interface = ""
         self.own_factory: Callable[[int], IProtocolFactory] | None = None
 
@@ -51,16 +69,26 @@ class Listeners:
         factory: IProtocolFactory,
         kind: type[EdgeConnection] = EdgeConnection,
         shared: bool = False,
+        to_the_last: bool = False,
     ) -> IListeningPort | None:
         """
         Listen on an endpoint.
 
         @param kind: what connections are to be, where they can be.
         @param shared: whether it is one that clients dial.
+        @param to_the_last: whether it accepts as long as there is a descriptor,
+            for those who want to know why the others do not.
         @return: the port, or C{None} for an endpoint that takes its time; what
             goes wrong with it then is logged.
         @raise StateError: it cannot be listened on.
         """
+        descriptors = self._last_ones if to_the_last else self.descriptors
+        heirloom = (self._inherited.shared if shared else self._inherited.other).pop(
+            description, None
+        )
+        if heirloom is not None:
+            adopted = adopt(self._reactor, heirloom, factory)
+            return self._listening(description, adopted, kind, shared, descriptors)
         whole = description
         if description.partition(":")[0] in ("tcp", "tcp6") and "backlog=" not in description:
             whole += f":backlog={_BACKLOG}"
@@ -73,9 +101,9 @@ class Listeners:
         done: list[IListeningPort | Failure] = []
         asked.addBoth(done.append)
         if not done:
-            asked.addBoth(lambda _: self._late(description, done[0], kind, shared))
+            asked.addBoth(lambda _: self._late(description, done[0], kind, shared, descriptors))
             return None
-        return self._listening(description, done[0], kind, shared)
+        return self._listening(description, done[0], kind, shared, descriptors)
 
     def _listening(
         self,
@@ -83,13 +111,14 @@ class Listeners:
         result: IListeningPort | Failure,
         kind: type[EdgeConnection],
         shared: bool,
+        descriptors: Descriptors,
     ) -> IListeningPort:
         if not isinstance(result, Failure):
-            self._adopt(result, kind)
+            self._adopt(result, kind, descriptors)
             if shared:
                 self._shared[description] = result
             else:
-                self._ports.append(result)
+                self._ports[description] = result
             return result
         fault = result.value
         if isinstance(fault, CannotListenError):
@@ -104,9 +133,10 @@ class Listeners:
         result: IListeningPort | Failure,
         kind: type[EdgeConnection],
         shared: bool,
+        descriptors: Descriptors,
     ) -> None:
         try:
-            self._listening(description, result, kind, shared)
+            self._listening(description, result, kind, shared, descriptors)
         except StateError as fault:
             self._log.error("{fault}", fault=str(fault))
 
@@ -119,25 +149,79 @@ class Listeners:
         if port in self._own:
             return
         assert self.own_factory is not None
+        heirloom = self._inherited.own.pop(port, None)
         try:
-            own = self._reactor.listenTCP(
-                port, self.own_factory(port), backlog=_BACKLOG, interface=self.interface
-            )
+            if heirloom is not None:
+                own = adopt(self._reactor, heirloom, self.own_factory(port))
+            else:
+                own = self._reactor.listenTCP(
+                    port, self.own_factory(port), backlog=_BACKLOG, interface=self.interface
+                )
         except CannotListenError as fault:
             raise Rejection(
                 Code.PORT_TAKEN,
                 f"the port {port} cannot be had at the relay:"
                 f" {getattr(fault.socketError, 'strerror', None) or fault.socketError}",
             ) from None
-        self._adopt(own, EdgeConnection)
+        self._adopt(own, EdgeConnection, self.descriptors)
         self._own[port] = own
 
-    def _adopt(self, port: IListeningPort, kind: type[EdgeConnection]) -> None:
+    def _adopt(
+        self, port: IListeningPort, kind: type[EdgeConnection], descriptors: Descriptors
+    ) -> None:
         """
         What it accepts is as quick as it can be.
         """
         tune(port)
-        accept_with(self._edges, port, kind)
+        # Shutting it down would end it for another process that has it, too.
+        port._shouldShutdown = False  # type: ignore[attr-defined]
+        self._ways[port] = kind, descriptors
+        if self._paused:
+            port.stopReading()  # type: ignore[attr-defined]
+        else:
+            self._accept(port)
+
+    def _accept(self, port: IListeningPort) -> None:
+        self._stops[port] = accept_with(self._edges, port, *self._ways[port])
+
+    # From one process to the next
+
+    def leave(self, agents: Collection[str]) -> Inheritance:
+        """
+        @param agents: those that are present.
+        @return: what another process needs to take over.
+        """
+        return Inheritance(
+            shared=_descriptors(self._shared),
+            other=_descriptors(self._ports),
+            own=_descriptors(self._own),
+            agents=tuple(agents),
+        )
+
+    def pause(self, *, agents: bool) -> None:
+        """
+        Accept no clients for a while; who comes waits in the kernel's queue.
+
+        @param agents: whether nobody else is accepted, either.
+        """
+        self._paused = agents
+        kept = () if agents else self._ports.values()
+        for port in self._stops.keys() - set(kept):
+            self._stops.pop(port)()
+
+    def resume(self) -> None:
+        """
+        Accept who has come meanwhile, and who comes.
+        """
+        self._paused = False
+        for port in self._ways.keys() - self._stops.keys():
+            self._accept(port)
+
+    def close_inherited(self) -> None:
+        """
+        What no server has asked for by now is for nobody.
+        """
+        self._inherited.close()
 
     def close(self, port: int) -> None:
         """
@@ -181,17 +265,31 @@ class Listeners:
 
         @return: fires when all ports are closed.
         """
-        listening = [*self._ports, *self._shared.values(), *self._own.values()]
+        self._inherited.close()
+        self.descriptors.close()
+        self._last_ones.close()
+        listening = [*self._ports.values(), *self._shared.values(), *self._own.values()]
         self._ports.clear()
         self._shared.clear()
         self._own.clear()
         return gatherResults([self._stop(port) for port in listening])
 
     def _stop(self, port: IListeningPort) -> Deferred[Any]:
+        self._ways.pop(port, None)
+        self._stops.pop(port, None)
         sock = socket_of(port)
         if sock is not None:
             self._edges.closed(sock.fileno())
         return maybeDeferred(port.stopListening)
+
+
+def _descriptors(ports: Mapping[_K, IListeningPort]) -> dict[_K, int]:
+    found = {}
+    for key, port in ports.items():
+        sock = socket_of(port)
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            found[key] = sock.fileno()
+    return found
 
 
 def tcp_port(port: IListeningPort | None) -> int:

@@ -5,7 +5,7 @@ clients find those servers.  Pure state: whoever changes it decides why.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -57,11 +57,6 @@ class Agent:
     since: float = 0.0
     servers: dict[str, PublishedServer] = field(default_factory=dict)
 
-    @property
-    def host(self) -> str:
-        """The address that it came from, without the port."""
-        return self.peer.rpartition(":")[0]
-
 
 @dataclass(eq=False)
 class PublishedServer:
@@ -111,13 +106,15 @@ class Registry:
 
     @ivar agents: by agent ID.
     @ivar servers: by connection ID.
-    @ivar sources: how many agents are here from each address.
+    @ivar entered: called when an agent has come.
+    @ivar published: called when a server can be reached.
     """
 
     def __init__(self) -> None:
         self.agents: dict[str, Agent] = {}
         self.servers: dict[str, PublishedServer] = {}
-        self.sources: Counter[str] = Counter()
+        self.entered: Callable[[Agent], object] = lambda agent: None
+        self.published: Callable[[], object] = lambda: None
         self._names: dict[str, dict[str, PublishedServer]] = {"host": {}, "sni": {}}
         self._ports: dict[int, PublishedServer] = {}
         self._away: OrderedDict[tuple[str, str], str] = OrderedDict()
@@ -144,7 +141,7 @@ class Registry:
         An agent has come; its ghost has left.
         """
         self.agents[agent.agent_id] = agent
-        self.sources[agent.host] += 1
+        self.entered(agent)
 
     def leave(self, agent: Agent) -> list[PublishedServer]:
         """
@@ -157,9 +154,6 @@ class Registry:
             self.remove(server)
         if self.agents.get(agent.agent_id) is agent:
             del self.agents[agent.agent_id]
-            self.sources[agent.host] -= 1
-            if not self.sources[agent.host]:
-                del self.sources[agent.host]
         return gone
 
     # Servers
@@ -200,6 +194,7 @@ class Registry:
                 self._ports[way.port] = server
         for key in self._remembered(server):
             self._away.pop(key, None)
+        self.published()
 
     def remove(self, server: PublishedServer) -> None:
         """

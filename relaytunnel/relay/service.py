@@ -6,10 +6,13 @@ stopped.  What it does is decided elsewhere.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,6 +25,7 @@ from twisted.python.failure import Failure
 from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
 from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
+from relaytunnel.channel.descriptors import Descriptors, descriptor_limit, sessions_within
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.sockets import PeekedConnection
@@ -29,11 +33,13 @@ from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import Limits, RelayConfig
 from relaytunnel.draining import quiet
 from relaytunnel.errors import AccountError, Code, ConfigError, InvitationError, StateError
+from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
 from relaytunnel.relay.finding import Finder
+from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, Registry
@@ -55,6 +61,8 @@ _REVISION_EVERY = 0.5
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
+_EXPECTED_WITHIN = 10.0
+_SERVED_WITHIN = 1.0
 
 
 _FIXED = {
@@ -79,6 +87,21 @@ def _pin(identity: Identity) -> str:
     return identity.pin if identity.self_signed else ""
 
 
+class Heir(Protocol):
+    """
+    Another process that is to take over.
+
+    @ivar ready: fires when it has started.
+    @ivar accepting: fires when it has taken over.
+    """
+
+    ready: Deferred[None]
+    accepting: Deferred[None]
+
+    def go(self) -> None:
+        """It may accept from now on."""
+
+
 class RelayService(Service):
     """
     A relay.
@@ -90,6 +113,7 @@ class RelayService(Service):
     @ivar visits: who waits.
     @ivar clients: who is served.
     @ivar agents_port: what agents dial.
+    @ivar descriptors: whether connections are accepted.
     @ivar facts: where it is found, once it has started.
     """
 
@@ -99,17 +123,26 @@ class RelayService(Service):
     visits: Visits
     clients: Clients
     agents_port: AgentsPort
+    descriptors: Descriptors
     facts: Facts
 
     def __init__(
-        self, config: RelayConfig, reactor: Any, announce: Callable[[str], None] = print
+        self,
+        config: RelayConfig,
+        reactor: Any,
+        announce: Callable[[str], None] = print,
+        inherited: Inheritance | None = None,
     ) -> None:
         """
+        @param inherited: what another process has left to this one, which then
+            waits for L{take_over}.
         @param announce: shows the first invitation to whoever starts the relay.
             It holds a secret, so it does not go into the log.
         """
         self.config = config
         self._announce_invitation = announce
+        self._inherited = inherited
+        self._handed_over = False
         self.state = StateDirectory(config.state)
         self._reactor = reactor
         self._shared: dict[str, SharedPort] = {}
@@ -132,7 +165,7 @@ class RelayService(Service):
         self._identity = identity = _identity(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
-        self._listeners = Listeners(self._reactor, self._edges)
+        self._listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         self._password_threads = Threads(self._reactor, _PASSWORD_THREADS, "passwords")
         self._database = database = DatabaseAccounts(store, self._threads)
@@ -140,7 +173,8 @@ class RelayService(Service):
         try:
             self._listen(identity)
             invitation, new = self._first_invitation(store, identity)
-            self.state.write_facts(self.facts)
+            if self._inherited is None:
+                self.state.write_facts(self.facts)
         except BaseException:
             self._listeners.stop()
             self._edges.close()
@@ -155,12 +189,14 @@ class RelayService(Service):
     def _listen(self, identity: Identity) -> None:
         config, limits, reactor = self.config, self.config.limits, self._reactor
         listeners = self._listeners
+        self.descriptors = listeners.descriptors
         self.registry = Registry()
         room: WaitingRoom[Any] = WaitingRoom(
             limits,
             reactor.seconds,
             lambda: secrets.token_bytes(TICKET_BYTES),
             last_session=secrets.randbelow(1 << 40),
+            room_for=sessions_within(descriptor_limit()),
         )
         self.visits = Visits(room, limits, reactor)
         self.clients = Clients(
@@ -200,8 +236,8 @@ class RelayService(Service):
             self._edges,
             RelayTLS(identity),
             self.visits,
-            lambda wait: self._new_control(reception, wait),
-            lambda: self.registry.sources,
+            Admission(limits, time.monotonic, random.random),
+            partial(self._new_control, reception),
         )
         agents = tcp_port(listeners.listen(config.agents, self.agents_port, PeekedConnection))
         admin = ""
@@ -209,7 +245,8 @@ class RelayService(Service):
             # Not imported by those who do not want it: it brings twisted.web.
             from relaytunnel.admin.api import admin_site
 
-            listening = listeners.listen(config.admin, admin_site(self, self.state.admin_token()))
+            site = admin_site(self, self.state.admin_token())
+            listening = listeners.listen(config.admin, site, to_the_last=True)
             if tcp_port(listening):
                 assert listening is not None
                 admin = f"{listening.getHost().host}:{tcp_port(listening)}"  # type: ignore[attr-defined]
@@ -305,16 +342,72 @@ class RelayService(Service):
             self.visits,
             self.clients,
             self.agents_port,
+            self.agents_port.admission,
             self._publisher,
             self._reception,
         ):
             keeps.limits = limits
 
-    def _new_control(self, reception: Reception, wait: float) -> AgentControl:
-        control = AgentControl(reception, self.accounts, wait)
+    def _new_control(self, reception: Reception, newcomer: Newcomer, wait: float) -> AgentControl:
+        control = AgentControl(reception, self.accounts, newcomer, wait)
         self._controls.add(control)
         control.gone.addCallback(self._controls.discard)
         return control
+
+    # From one process to the next
+
+    def take_over(self) -> None:
+        """
+        The other process accepts nobody any more: do so instead.  Its agents
+        come back within a moment, and clients wait for them as long.
+        """
+        assert self._inherited is not None
+        self._listeners.resume()
+        self.clients.expect(
+            self._inherited.agents, _EXPECTED_WITHIN, self._listeners.close_inherited
+        )
+        self.state.write_facts(self.facts)
+        self._log.info("this process has taken over")
+
+    def leave(self) -> Inheritance:
+        """
+        @return: what another process needs to take over.
+        """
+        return self._listeners.leave(self.registry.agents)
+
+    @inlineCallbacks
+    def hand_over(self, successor: Heir) -> Any:
+        """
+        Let another process take over, and wait for the sessions that run here.
+
+        Nobody is refused meanwhile: who connects waits in the kernel's queue
+        until the other process accepts.  Clients that have come already are
+        served, for a moment; then the agents are sent to the other process.
+
+        @return: a Deferred that fires when nothing runs here any more; fails
+            with L{StateError} if the other does not take over, and all is as
+            before.
+        """
+        limits, clients = self.config.limits, self.clients
+        yield successor.ready
+        self._listeners.pause(agents=False)
+        try:
+            yield quiet(self._reactor, lambda: not clients.present, _SERVED_WITHIN)
+            self._listeners.pause(agents=True)
+            successor.go()
+            yield successor.accepting
+        except StateError:
+            self._listeners.resume()
+            raise
+        self._handed_over = True
+        self._log.info("another process has taken over; the sessions that run here go on")
+        for agent in list(self.registry.agents.values()):
+            agent.send(Restarting(reconnect_in=0.0, try_for=_RECONNECT_FOR))
+            agent.dismiss(Code.SHUTDOWN, "another process of this relay has taken over")
+        self._draining = quiet(
+            self._reactor, lambda: not (clients.splices or clients.present), limits.hand_over
+        )
+        yield self._draining
 
     # The first invitation
 
@@ -470,6 +563,8 @@ class RelayService(Service):
         yield self.accounts.close()
         yield self._password_threads.close()
         self._edges.close()
+        if self._handed_over:
+            return
         try:
             self.state.mark_stopped()
         except StateError as fault:

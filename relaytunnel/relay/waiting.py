@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -103,6 +104,7 @@ class WaitingRoom(Generic[V]):
         seconds: Callable[[], float],
         ticket: Callable[[], bytes],
         last_session: int = 0,
+        room_for: int = sys.maxsize,
     ) -> None:
         """
         @param seconds: the clock.
@@ -110,6 +112,7 @@ class WaitingRoom(Generic[V]):
         @param last_session: session numbers go on from here.  A relay that
             starts again had better not start at one: its agents may still be
             busy with sessions of its former life.
+        @param room_for: how many sessions there are descriptors for.
         """
         self._limits = limits
         self._seconds = seconds
@@ -118,6 +121,7 @@ class WaitingRoom(Generic[V]):
         self._tallies: dict[str, _Tally] = {}
         self._buckets: dict[str, TokenBucket] = {}
         self._sessions = last_session
+        self._room_for = room_for
         self.waiting = 0
         self.served = 0
 
@@ -156,6 +160,8 @@ class WaitingRoom(Generic[V]):
             or of_server.served >= limits.sessions_per_server
             or of_agent.served >= limits.sessions_per_agent
             or of_client.served >= limits.sessions_per_client
+            # Who waits will be served: both have descriptors to get.
+            or self.waiting + self.served >= (limits.sessions_per_relay or self._room_for)
         ):
             raise Rejection(Code.BUSY, self._full(server, of_server, of_agent, of_client))
         bucket = self._buckets.get(server.connection_id)
@@ -183,6 +189,21 @@ class WaitingRoom(Generic[V]):
             tally.waiting += 1
             self._tallies[key] = tally
         return place
+
+    def crowded(self, server: PublishedServer, client: str) -> bool:
+        """
+        Whether one more would be too many in the waiting room just now.
+        """
+        limits = self._limits
+        none = _Tally()
+        return self.waiting >= limits.waiting_per_relay or any(
+            self._tallies.get(key, none).waiting >= most
+            for key, most in (
+                (f"server {server.connection_id}", limits.waiting_per_server),
+                (f"agent {server.agent.agent_id}", limits.waiting_per_agent),
+                (f"client {client}", limits.waiting_per_client),
+            )
+        )
 
     def _within_share(self, server: PublishedServer, client: str) -> tuple[str, _Tally]:
         """
@@ -215,6 +236,11 @@ class WaitingRoom(Generic[V]):
             (limits.sessions_per_server, of_server.served, f"sessions of {name} are running"),
             (limits.sessions_per_agent, of_agent.served, "sessions of this agent are running"),
             (limits.sessions_per_client, of_client.served, "sessions of this client are running"),
+            (
+                limits.sessions_per_relay or self._room_for,
+                self.waiting + self.served,
+                "sessions run or wait at this relay",
+            ),
         ):
             if have >= most:
                 return f"{have} {what}; no more are allowed"

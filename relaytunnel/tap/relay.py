@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.python import usage
 
 from relaytunnel.config import RelayConfig, load_relay
-from relaytunnel.errors import ConfigError
+from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.tap.signals import Signals
 from relaytunnel.tap.starting import PluginOptions, Told, to_terminal
+from relaytunnel.tap.upgrading import Heir, Successor, Will
 
 __all__ = ["Options", "makeService"]
 
@@ -91,6 +93,24 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    service = RelayService(options.relay_config, reactor, to_terminal)
-    signals = Signals(reactor, service, options.read if options["config"] else None)
-    return Told("twistd relay", service, lambda: reactor.callWhenRunning(signals.install))
+    try:
+        will = Will.read()
+    except StateError as fault:
+        raise SystemExit(f"twistd relay: {fault}") from None
+    service = RelayService(
+        options.relay_config, reactor, to_terminal, None if will is None else will.inheritance
+    )
+
+    def hand_over() -> Deferred[Any]:
+        pid_file = options.pid_file if will is None else will.pid_file
+        successor = Successor(reactor, options.command(), service.leave(), pid_file)
+        return service.hand_over(successor)
+
+    signals = Signals(reactor, service, options.read if options["config"] else None, hand_over)
+
+    def running() -> None:
+        signals.install()
+        if will is not None:
+            Heir(reactor, will, service).begin()
+
+    return Told("twistd relay", service, lambda: reactor.callWhenRunning(running))

@@ -1,6 +1,7 @@
 """
 What signals do to a relay or an agent: SIGHUP has it read its configuration
-again, SIGTERM has it let its sessions end before it stops.
+again, SIGTERM has it let its sessions end before it stops, and SIGUSR2 has a
+relay hand over to a new process.
 
 SIGINT stops it at once, and so does a second SIGTERM.
 """
@@ -16,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.errors import ConfigError, RelayTunnelError
+from relaytunnel.tap.systemd import notify
 
 __all__ = ["Reloadable", "Signals"]
 
@@ -45,23 +47,34 @@ class Signals:
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, service: Reloadable, reread: Callable[[], Any] | None
+        self,
+        reactor: Any,
+        service: Reloadable,
+        reread: Callable[[], Any] | None,
+        hand_over: Callable[[], Deferred[Any]] | None = None,
     ) -> None:
         """
         @param reread: reads the configuration again; C{None} if it came from
             options alone.
+        @param hand_over: starts another process, and fires when it has taken
+            over and nothing runs in this one.
         """
         self._reactor = reactor
         self._service = service
         self._reread = reread
+        self._hand_over = hand_over
         self._draining = False
+        self._handing_over = False
 
     def install(self) -> None:
         """
         Take the signals, once the reactor has taken its own.
         """
-        for number, act in ((signal.SIGHUP, self.reload), (signal.SIGTERM, self.stop)):
-            signal.signal(number, self._handler(act))
+        signal.signal(signal.SIGHUP, self._handler(self.reload))
+        signal.signal(signal.SIGTERM, self._handler(self.stop))
+        if self._hand_over is not None:
+            signal.signal(signal.SIGUSR2, self._handler(self.hand_over))
+        notify("READY=1")
 
     def _handler(self, act: Callable[[], None]) -> Callable[[int, Any], None]:
         return lambda number, frame: self._reactor.callFromThread(act)
@@ -95,10 +108,27 @@ class Signals:
             self._end()
             return
         self._draining = True
+        notify("STOPPING=1")
         self._log.info("stopping, when the sessions that run are over or their time is")
         draining = self._service.drain()
         draining.addErrback(self._failed)
         draining.addCallback(lambda _: self._end())
+
+    def hand_over(self) -> None:
+        """
+        Let another process take over, and end with what runs in this one.
+        """
+        if self._hand_over is None or self._handing_over or self._draining:
+            return
+        self._handing_over = True
+        self._hand_over().addCallbacks(lambda _: self._end(), self._not_handed_over)
+
+    def _not_handed_over(self, failure: Failure) -> None:
+        self._handing_over = False
+        if failure.check(RelayTunnelError):
+            self._log.error("{fault}; this one goes on", fault=str(failure.value))
+        else:
+            self._log.failure("handing over failed by our own fault", failure)
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("draining failed by our own fault", failure)

@@ -6,6 +6,7 @@ whose refusal to start is.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from relaytunnel.errors import RelayTunnelError
 __all__ = ["PluginOptions", "Told", "to_terminal"]
 
 _TWISTD_DEFAULT = "twistd.pid"
+_NO_PID_FILE = "--pidfile="
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """A session leaves no cycles, so there is little for the collector to find."""
@@ -93,6 +95,7 @@ class PluginOptions(usage.Options):
         @raise usage.UsageError: an option is faulty, and this is not C{twistd}.
         """
         self._own_pid_file()
+        self._words = len(options or ())
         try:
             super().parseOptions(options)
         except usage.UsageError as fault:
@@ -101,6 +104,23 @@ class PluginOptions(usage.Options):
             print(f"See 'twistd {self.plugin} --help'.", file=sys.stderr)
             print(f"twistd {self.plugin}: {fault}", file=sys.stderr)
             raise SystemExit(1) from None
+
+    @property
+    def pid_file(self) -> str:
+        """The absolute path of the file with the process number, if any."""
+        path = "" if self.parent is None else self.parent.get("pidfile") or ""
+        return os.path.abspath(path) if path else ""
+
+    def command(self) -> list[str]:
+        """
+        @return: how this process was started, with another one in mind that
+            keeps no file of its own with its number.
+        """
+        words = list(sys.orig_argv)
+        at = len(words) - self._words - 1
+        if words[at - 1] != _NO_PID_FILE:
+            words.insert(at, _NO_PID_FILE)
+        return words
 
     def _own_pid_file(self) -> None:
         """

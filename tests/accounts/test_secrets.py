@@ -121,6 +121,7 @@ class StoredFormTests(SynchronousTestCase):
             f"scrypt:1024:8:1::{HASH}",
             f"scrypt:1000:8:1:{SALT}:{HASH}",
             f"scrypt:1:8:1:{SALT}:{HASH}",
+            f"scrypt:65536:1:1:{SALT}:{HASH}",
             f"scrypt:-2:8:1:{SALT}:{HASH}",
             f"scrypt:1_024:8:1:{SALT}:{HASH}",
             f"scrypt:1024:8:{SALT}:{HASH}",

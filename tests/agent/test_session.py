@@ -575,24 +575,30 @@ class PasswordTests(AgentTestCase):
         A server without users has none to compare with, whatever the relay
         says of its client.
         """
-        self.script >> RelaySays(
-            Notify(
-                session=1,
-                connection_id="web",
-                ticket=ticket(1),
-                client="203.0.113.9:50000",
-                arrived="name:web",
-                user="alice",
-                password="pass",
+        (
+            self.script
+            >> RelaySays(
+                Notify(
+                    session=1,
+                    connection_id="web",
+                    ticket=ticket(1),
+                    client="203.0.113.9:50000",
+                    arrived="name:web",
+                    user="alice",
+                    password="pass",
+                )
             )
-        ) << Begins(1, "web")
+            << Begins(1, "web")
+        )
 
     def test_checked_first(self) -> None:
         """
         Who is not served anyway has its password looked at by nobody.
         """
-        self.script >> RelaySays(Withdrawn(connection_id="safe")) << NotPublished(
-            "safe", "withdrawn", ""
+        (
+            self.script
+            >> RelaySays(Withdrawn(connection_id="safe"))
+            << NotPublished("safe", "withdrawn", "")
         )
         (
             self.script

@@ -400,7 +400,7 @@ class ChoiceTests(AnswerCase):
         )
         if line == "HTTP/1.1 303 See Other":
             self.assertRegex(fields["Location"], r"\A/(?![/\\])[!-~]*\Z")
-            self.assertEqual(len(fields.get_all("Set-Cookie")), 1)
+            self.assertEqual(len(fields.get_all("Set-Cookie", [])), 1)
 
     def test_remembered_gone(self) -> None:
         """

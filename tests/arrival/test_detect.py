@@ -301,7 +301,9 @@ class AskTests(SynchronousTestCase):
         asked = arrival.ask(Servers("web"), None)
         assert isinstance(asked, Asked)
         self.assertTrue(asked.over)
+        held = arrival.held
         self.assertIs(arrival.feed(b"GET / HTTP/1.0\r\nHost: web\r\n\r\n"), outcome)
+        self.assertEqual(arrival.held, held)
 
 
 class ArrivalTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ Tests of reading files: what they may say, and how faults are told.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from relaytunnel.config.load import (
     load_relay_text,
     load_text,
 )
-from relaytunnel.config.model import AgentConfig, FileAccount, RelayConfig
+from relaytunnel.config.model import AgentConfig, ClientPort, FileAccount, RelayConfig
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import ConfigError
@@ -379,6 +380,108 @@ class AgentTextTests(SynchronousTestCase):
         self.assertEqual(
             self.faults(SERVER + SERVER), ["agent.toml: [[server]] id: 'web' is given twice"]
         )
+
+
+class ForWhomTests(SynchronousTestCase):
+    """
+    Whom servers and ports are for.
+    """
+
+    def faults(self, load: Callable[[str, str], object], text: str) -> list[str]:
+        faults: list[str] = self.assertRaises(ConfigError, load, text, "a.toml").faults
+        return faults
+
+    def test_server(self) -> None:
+        """
+        A server may be listed, have users, a share for each client, and a
+        version in which it is told their addresses.
+        """
+        config = load_agent_text(
+            f"""
+            [agent]
+            join-file = "invitation"
+            [[server]]
+            id = "web"
+            target = "tcp:127.0.0.1:8080"
+            listed = true
+            users = {{ alice = "{HASH}", "Bob B." = "{HASH}" }}
+            sessions-per-client = 4
+            proxy = "v2"
+            """,
+            "agent.toml",
+        )
+        self.assertEqual(
+            config.servers,
+            (
+                ServerConfig(
+                    id="web",
+                    target="tcp:127.0.0.1:8080",
+                    listed=True,
+                    users=(("alice", HASH), ("Bob B.", HASH)),
+                    sessions_per_client=4,
+                    proxy="v2",
+                ),
+            ),
+        )
+
+    def test_server_faults(self) -> None:
+        """
+        Each fault there has a line, and no hash is shown.
+        """
+        faults = self.faults(
+            load_agent_text,
+            """
+            [agent]
+            join-file = "invitation"
+            [[server]]
+            id = "web"
+            target = "tcp:127.0.0.1:8080"
+            listed = 1
+            users = { alice = "hunter2", "a:b" = "hunter2" }
+            sessions-per-client = "many"
+            proxy = "v3"
+            """,
+        )
+        self.assertEqual(len(faults), 5, faults)
+        for key in ("listed: ", "users: 'alice'", "users: 'a:b'", "sessions-per-client", "proxy"):
+            self.assertEqual(len([fault for fault in faults if f"'web' {key}" in fault]), 1, key)
+        self.assertNotIn("hunter2", "".join(faults))
+
+    def test_ports(self) -> None:
+        """
+        A port may have a server for those who name none; balancers are
+        networks.
+        """
+        config = load_relay_text(
+            """
+            [listen]
+            clients = ["tcp:80", { endpoint = "tcp:25", default = "Mail" }]
+            proxies = ["10.0.0.0/8", "2001:db8::1"]
+            """,
+            "relay.toml",
+        )
+        self.assertEqual(
+            config.clients,
+            (ClientPort(endpoint="tcp:80"), ClientPort(endpoint="tcp:25", default="mail")),
+        )
+        self.assertEqual(config.proxies, networks(["10.0.0.0/8", "2001:db8::1"]))
+
+    def test_port_faults(self) -> None:
+        """
+        Faults there are told with the number of the port.
+        """
+        faults = self.faults(
+            load_relay_text,
+            """
+            [listen]
+            clients = ["tcp:80", { endpiont = "tcp:25", default = "a b" }, 5]
+            proxies = ["everywhere"]
+            """,
+        )
+        self.assertEqual(len(faults), 5, faults)
+        self.assertEqual(len([fault for fault in faults if "clients number 2: " in fault]), 3)
+        self.assertIn("did you mean 'endpoint'?", "".join(faults))
+        self.assertIn("proxies", faults[-1])
 
 
 class WhichTests(SynchronousTestCase):

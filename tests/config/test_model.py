@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relaytunnel.config.access import networks
 from relaytunnel.config.model import (
     AgentConfig,
+    ClientPort,
     FileAccount,
     RelayConfig,
     default_state,
@@ -94,6 +95,7 @@ class SecretHashTests(SynchronousTestCase):
             f"scrypt:131071:8:1:{SCRYPT_END}",
             f"scrypt:512:8:1:{SCRYPT_END}",
             f"scrypt:2097152:8:1:{SCRYPT_END}",
+            f"scrypt:65536:1:1:{SCRYPT_END}",
             f"scrypt:1048576:8:1:{SCRYPT_END}",
             f"scrypt:1024:33:1:{SCRYPT_END}",
             f"scrypt:1024:8:17:{SCRYPT_END}",
@@ -183,6 +185,44 @@ class RelayTests(Faulty):
         A copy with other values is checked like the first.
         """
         self.faults(msgspec.structs.replace, RelayConfig(), agents="x")
+
+
+class ClientPortTests(Faulty):
+    """
+    A shared port.
+    """
+
+    def test_settled(self) -> None:
+        """
+        Its endpoint and the ID of its default come into their canonical forms.
+        """
+        port = ClientPort(endpoint="tcp:8000", default="Web")
+        self.assertEqual((port.endpoint, port.default, str(port)), ("tcp:8000", "web", "tcp:8000"))
+        self.assertEqual(ClientPort(endpoint="tcp:8000").default, "")
+
+    def test_faults(self) -> None:
+        """
+        Faults of both are told.
+        """
+        faults = self.faults(ClientPort, endpoint="nonsense:", default="a b")
+        self.assertEqual(len(faults), 2)
+        self.assertIn("[listen] clients: ", faults[0])
+        self.assertIn("default: 'a b'", faults[1])
+
+    def test_of_a_relay(self) -> None:
+        """
+        An endpoint stands for a port without a default; the same endpoint is
+        not listened on twice, whatever its default.
+        """
+        with_default = ClientPort(endpoint="tcp:25", default="mail")
+        config = RelayConfig(clients=("tcp:80", with_default))  # type: ignore[arg-type]
+        self.assertEqual(config.clients, (ClientPort(endpoint="tcp:80"), with_default))
+        (fault,) = self.faults(
+            RelayConfig, clients=(ClientPort(endpoint="tcp:25", default="web"), with_default)
+        )
+        self.assertIn("'tcp:25' is given twice", fault)
+        (fault,) = self.faults(RelayConfig, clients=("nonsense:",))
+        self.assertIn("[listen] clients", fault)
 
 
 class AccountTests(Faulty):

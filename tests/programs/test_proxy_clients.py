@@ -1,6 +1,6 @@
 """
 Clients that take the relay for a proxy, and have no more to do than name the
-server: curl and git, by HTTP CONNECT, plain HTTP and SOCKS.
+server: curl, ncat and git, by HTTP CONNECT, plain HTTP and SOCKS.
 
 ssh does so in C{test_ssh}.
 """
@@ -57,15 +57,16 @@ NO_SOCKS = 97
 
 class CurlProxyTests(TestCase):
     """
-    curl, with the relay as its proxy of any kind.
+    curl and ncat, with the relay as their proxy of any kind.
     """
 
     skip = missing_programs("curl", "nginx")
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
+        self.directory = empty_directory(self)
         web, other = free_port(), free_port()
         await start_nginx(self, [web, other], PAGES.format(web=web, other=other))
-        self.relay = await start_relay(self, empty_directory(self) / "relay")
+        self.relay = await start_relay(self, self.directory / "relay")
         self.proxy = f"http://{self.relay.clients}"
         await publish(
             self, self.relay, AGENT.format(web=web, other=other, hash=hash_generated(PASSWORD))
@@ -146,6 +147,23 @@ class CurlProxyTests(TestCase):
         socks = ("--proxy", f"socks4a://{self.relay.clients}")
         await self.fetches(*socks, "http://web/page")
         await self.refused(NO_SOCKS, "rejected", *socks, "http://nobody/page")
+
+    async def test_ncat(self) -> None:
+        """
+        ncat leaves the name to any kind of proxy without being told to.
+        """
+        request = self.directory / "request"
+        request.write_bytes(b"GET /page HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        for kind in ("http", "socks5", "socks4"):
+            done = await run(
+                self,
+                *("ncat", "--proxy", self.relay.clients, "--proxy-type", kind, "web", "80"),
+                stdin=request,
+            )
+            self.assertEqual(done.code, 0, done.err)
+            self.assertTrue(done.out.endswith("web got GET /page HTTP/1.1 for web \n"), done.out)
+
+    test_ncat.skip = skip or missing_programs("ncat")  # type: ignore[attr-defined]
 
     async def test_socks_by_address(self) -> None:
         """

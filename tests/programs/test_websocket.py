@@ -92,7 +92,7 @@ class WebSocketTests(TestCase):
         await self.talks(page=page, place=f"ws://{self.relay.clients}/chat")
 
     test_by_host.skip = test_by_tunnel.skip = test_chosen.skip = (  # type: ignore[attr-defined]
-        missing_programs("chromium")
+        skip or missing_programs("chromium")
     )
 
     async def upgrades(self, *options: str) -> None:

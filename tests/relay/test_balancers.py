@@ -90,14 +90,14 @@ class HeaderTests(BalancedCase):
         Header and request may come in one piece: the client is served once,
         and the time that it had to name its server is over.
         """
-        relay = self.balanced({"arrival": 0.2, "silence": 0.1})
+        relay = self.balanced({"arrival": 0.4, "silence": 0.2})
         control = await self.raw_agent(relay, WEB)
         client = await self.client(relay, LINE + request("web"))
         notify = await control.hears(Notify)
         client.say(b"more")
         data = await self.raw_data(relay, notify.ticket)
         await data.hears(b"more")
-        await deferLater(reactor, 0.3)
+        await deferLater(reactor, 0.5)
         self.assertEqual(data.received, request("web") + b"more")
         self.assertEqual((client.received, client.lost), (b"", None))
         self.assertEqual(control.messages[1:], [])
@@ -107,12 +107,12 @@ class HeaderTests(BalancedCase):
         A client that came in one piece goes on talking while it waits for its
         server, which is sought once.
         """
-        relay = self.balanced({"arrival": 0.2})
+        relay = self.balanced({"arrival": 0.4})
         control = await self.raw_agent(relay, WEB)
         client = await self.client(relay, BLOCK + request("web"))
         notify = await control.hears(Notify)
         client.say(b"more")
-        await deferLater(reactor, 0.3)
+        await deferLater(reactor, 0.5)
         self.assertEqual(len(relay.visits.sessions), 1)
         data = await self.raw_data(relay, notify.ticket)
         await data.hears(request("web") + b"more")
@@ -241,11 +241,11 @@ class NoHeaderTests(BalancedCase):
         """
         Once the header is there, its limit is of no meaning any more.
         """
-        relay = self.balanced({"balancer": 0.1})
+        relay = self.balanced({"balancer": 0.4})
         control = await self.raw_agent(relay, WEB)
         client = await self.client(relay, LINE)
         await eventually(lambda: relay.clients.present, "the header is there")
-        await deferLater(reactor, 0.15)
+        await deferLater(reactor, 0.5)
         client.say(request("web"))
         await control.hears(Notify)
 

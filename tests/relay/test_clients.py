@@ -583,7 +583,7 @@ class DefaultTests(RunningCase):
         Start a relay on whose port C{web} is the default.
         """
         relay = self.start_relay(
-            {"silence": 0.05, "arrival": 0.3},
+            {"silence": 0.05},
             clients=(ClientPort(endpoint=ANY_PORT, default="web"),),
         )
         return relay, await self.raw_agent(relay, *servers)

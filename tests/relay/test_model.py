@@ -364,10 +364,9 @@ class RelayModel(RuleBasedStateMachine):
     @invariant()
     def everybody_is_known(self) -> None:
         """
-        Those who are present, and where they came from.
+        Those who are present.
         """
         assert self.registry.agents == self.present
-        assert self.registry.sources == Counter(agent.host for agent in self.present.values())
 
     @invariant()
     def one_owner(self) -> None:
@@ -470,7 +469,7 @@ class RelayModel(RuleBasedStateMachine):
         self.one_owner()
         self.names_lead()
         self.counts_are_right()
-        assert not (self.registry.agents or self.registry.servers or self.registry.sources)
+        assert not (self.registry.agents or self.registry.servers)
         assert not (self.registry._names["host"] or self.registry._ports or self.opener.ports)
         assert not (self.room._tallies or self.room._by_digest or self.room._buckets)
         assert self.room.waiting == self.room.served == 0

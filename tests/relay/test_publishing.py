@@ -4,6 +4,8 @@ Tests of publishing: what an agent asks for, and what it gets.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from relaytunnel.wire.messages import Register, Registered, decode, encode
 from tests.relay.test_registry import an_agent, code_of
 
 PORTS = PortRange(20000, 20005)
+HASH = "sha256:" + "0f" * 32
 
 
 class FakeOpener:
@@ -191,6 +194,86 @@ class PublishTests(PublishingCase):
         self.assertEqual(self.opener.ports, set())
         self.publish("web", "port:20001", agent=self.other)
         self.assertEqual(self.opener.ports, {20001})
+
+
+class ForWhomTests(PublishingCase):
+    """
+    Whom a server is for, as its agent says.
+    """
+
+    def publish_for(self, *reach: str, **said: Any) -> PublishedServer:
+        """
+        Publish C{web}, for those.
+        """
+        return self.publisher.publish(
+            self.agent, Register(connection_id="web", reach=reach, **said)
+        )
+
+    def test_defaults(self) -> None:
+        """
+        A server that says nothing is for everybody who knows it.
+        """
+        server = self.publish_for()
+        self.assertEqual(
+            (server.listed, server.users, server.sessions_per_client, server.wants_address),
+            (False, {}, 0, False),
+        )
+
+    def test_everything(self) -> None:
+        """
+        What the agent says of it is kept, and goes when it says something else.
+        """
+        server = self.publish_for(
+            listed=True, users=(("alice", HASH),), sessions_per_client=3, wants_address=True
+        )
+        self.assertEqual(
+            (server.listed, server.users, server.sessions_per_client, server.wants_address),
+            (True, {"alice": HASH}, 3, True),
+        )
+        self.assertNotIn(HASH, repr(server))
+        again = self.publish_for()
+        self.assertEqual(
+            (again.listed, again.users, again.sessions_per_client, again.wants_address),
+            (False, {}, 0, False),
+        )
+
+    def rejected_for(self, *reach: str, **said: Any) -> str:
+        """
+        Assert that it is not published, and that nothing changes.
+
+        @return: why.
+        """
+        before = self.state()
+        rejection = self.assertRaises(Rejection, self.publish_for, *reach, **said)
+        self.assertIs(rejection.code, Code.INVALID)
+        self.assertEqual(self.state(), before)
+        return str(rejection.reason)
+
+    def test_faulty_users(self) -> None:
+        """
+        Users that cannot be are turned down, without a word of their hashes.
+        """
+        for users in (
+            (("a:b", HASH),),
+            (("", HASH),),
+            (("alice", "hunter2"),),
+            (("alice", "scrypt:1048576:32:1:" + "00" * 16 + ":" + "00" * 32),),
+            tuple((f"user {number}", HASH) for number in range(65)),
+        ):
+            self.assertNotIn("hunter2", self.rejected_for(users=users))
+
+    def test_no_place_for_a_password(self) -> None:
+        """
+        Where no password can be given, a server that asks for one is not
+        published: its clients would come in without.
+        """
+        users = (("alice", HASH),)
+        for way in ("port:20000", "port:0", "sni:web.example"):
+            self.assertEqual(
+                self.rejected_for("name", way, users=users),
+                f"no password can be given by {way}",
+            )
+        self.publish_for("name", "host:web.example", users=users)
 
 
 class RejectionTests(PublishingCase):

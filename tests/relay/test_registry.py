@@ -127,7 +127,6 @@ class AgentTests(SynchronousTestCase):
         agent = self.present(an_agent())
         self.assertEqual(self.registry.leave(agent), [])
         self.assertEqual(self.registry.agents, {})
-        self.assertEqual(self.registry.sources, {})
 
     def test_leave_with_servers(self) -> None:
         """
@@ -149,7 +148,6 @@ class AgentTests(SynchronousTestCase):
         agent = self.present(an_agent())
         self.registry.leave(agent)
         self.assertEqual(self.registry.leave(agent), [])
-        self.assertEqual(self.registry.sources, {})
 
     def test_others_stay(self) -> None:
         """
@@ -173,17 +171,6 @@ class AgentTests(SynchronousTestCase):
         self.registry.leave(ghost)
         self.assertEqual(self.registry.agents, {"office": agent})
         self.assertIn("web", self.registry.servers)
-
-    def test_sources(self) -> None:
-        """
-        Agents are counted by the address that they came from.
-        """
-        agent = self.present(an_agent("a", peer="192.0.2.1:4000"))
-        self.present(an_agent("b", peer="192.0.2.1:4001"))
-        self.present(an_agent("c", peer="2001:db8::1:4000"))
-        self.assertEqual(self.registry.sources, {"192.0.2.1": 2, "2001:db8::1": 1})
-        self.registry.leave(agent)
-        self.assertEqual(self.registry.sources, {"192.0.2.1": 1, "2001:db8::1": 1})
 
 
 class ServerTests(SynchronousTestCase):

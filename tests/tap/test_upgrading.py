@@ -1,0 +1,253 @@
+"""
+A relay that hands over to a new process, as real processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from relaytunnel.errors import StateError
+from relaytunnel.tap.systemd import notify
+from relaytunnel.tap.upgrading import VARIABLE, Will
+from tests.processes import (
+    Agent,
+    Relay,
+    empty_directory,
+    own_port,
+    run,
+    start_agent,
+    start_relay,
+    until,
+)
+
+COMMAND = (sys.executable, "-m", "relaytunnel.cli")
+
+
+class NotifyTests(SynchronousTestCase):
+    """
+    What the service manager is told.
+    """
+
+    def test_told(self) -> None:
+        """
+        It gets one datagram, at a path or at an abstract address.
+        """
+        path = os.path.relpath(self.mktemp())
+        for address in (os.path.abspath(path)[-90:], f"@relaytunnel-{os.getpid()}"):
+            if address.startswith("/") and len(os.path.abspath(path)) > 90:
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.bind(address.replace("@", "\0"))
+                self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": address})
+                notify("READY=1", "MAINPID=7")
+                self.assertEqual(manager.recv(100), b"READY=1\nMAINPID=7")
+
+    def test_nobody(self) -> None:
+        """
+        Nothing happens where there is no manager, or none that listens.
+        """
+        for address in ("", "nonsense", "/nowhere/notify"):
+            self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": address})
+            notify("READY=1")
+
+
+class WillTests(SynchronousTestCase):
+    """
+    What a new process finds in its environment.
+    """
+
+    def test_none(self) -> None:
+        """
+        Ordinarily there is nothing.
+        """
+        self.patch(os, "environ", {})
+        self.assertIsNone(Will.read())
+
+    def test_unreadable(self) -> None:
+        """
+        What cannot be read is an error.
+        """
+        self.patch(os, "environ", {VARIABLE: "{"})
+        self.assertRaises(StateError, Will.read)
+        self.assertEqual(os.environ, {})
+
+
+class UpgradeTests(TestCase):
+    """
+    A relay and an agent with an echo server, which a shared port and one of its
+    own lead to.
+    """
+
+    timeout = 180
+    relay: Relay
+    agent: Agent
+
+    async def setUp(self) -> None:
+        self.state = empty_directory(self) / "state"
+        self.echo = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.addCleanup(self.echo.close)
+        threading.Thread(target=self._serve, daemon=True).start()
+        self.own = own_port()
+        self.relay = await start_relay(self, self.state)
+        self.addCleanup(self._end_successor)
+        target = f"127.0.0.1:{self.echo.getsockname()[1]}"
+        self.agent = await start_agent(
+            self, self.relay.invitation, [f"web={target}", f"own={target},port={self.own}"]
+        )
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self.echo.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(sock,), daemon=True).start()
+
+    @staticmethod
+    def _answer(sock: socket.socket) -> None:
+        with sock:
+            sock.settimeout(60)
+            try:
+                while data := sock.recv(65536):
+                    sock.sendall(data)
+            except OSError:
+                pass
+
+    def facts(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.state / "relay.json").read_text())
+        return found
+
+    async def _end_successor(self) -> None:
+        """
+        The last process is not a child of ours.
+        """
+        pid = int(str(self.facts()["pid"]))
+        if pid and pid != self.relay.program.pid:
+            os.kill(pid, signal.SIGINT)
+            await until(lambda: not Path(f"/proc/{pid}").exists(), 20, "the successor ends")
+
+    async def upgrade(self) -> int:
+        """
+        @return: the new process.
+        """
+        done = await run(self, *COMMAND, "upgrade", "--state", str(self.state))
+        self.assertEqual(done.code, 0, done.err + self.relay.program.output)
+        self.assertIn("has taken over", done.out)
+        return int(str(self.facts()["pid"]))
+
+    def visit(self, port: int, keep: bool = False) -> socket.socket | None:
+        """
+        Visit the echo server once.
+
+        @param keep: whether to keep the session.
+        """
+        sock = socket.create_connection(("127.0.0.1", port), 20)
+        sock.settimeout(20)
+        said = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n" + os.urandom(8).hex().encode()
+        sock.sendall(said)
+        heard = b""
+        while len(heard) < len(said):
+            data = sock.recv(65536)
+            if not data:
+                break
+            heard += data
+        if heard != said:
+            sock.close()
+            raise AssertionError(heard)
+        if keep:
+            return sock
+        sock.close()
+        return None
+
+    async def test_sessions_go_on(self) -> None:
+        """
+        A session that runs goes on in the old process, which ends with it; new
+        ones are the new process's, also on a port of a server's own.
+        """
+        ports = (self.relay.clients_port, self.own)
+        kept = [await deferToThread(self.visit, port, True) for port in ports]
+        new = await self.upgrade()
+        self.assertNotEqual(new, self.relay.program.pid)
+        for sock in kept:
+            assert sock is not None
+            sock.sendall(b"still here")
+            self.assertEqual(await deferToThread(sock.recv, 100), b"still here")
+        for port in ports:
+            await deferToThread(self.visit, port)
+        self.assertTrue(self.relay.program.running)
+        for sock in kept:
+            assert sock is not None
+            sock.close()
+        # Its standard output is the new one's, too, and so does not end.
+        await until(lambda: not self.relay.program.running, 20, "the old one ends")
+        self.assertEqual(self.relay.program.code, 0)
+        for port in ports:
+            await deferToThread(self.visit, port)
+        self.assertEqual(self.facts()["pid"], new)
+
+    async def test_under_load(self) -> None:
+        """
+        Nobody is refused, and no session is lost, while the relay is replaced
+        again and again under load.
+        """
+        times, rate = (
+            int(os.environ.get(f"RELAYTUNNEL_UPGRADE_{what}", default))
+            for what, default in (("TIMES", "3"), ("RATE", "60"))
+        )
+        failed: list[str] = []
+        done = [0]
+        over = threading.Event()
+        slowest = [0.0]
+
+        def visit() -> None:
+            began = time.monotonic()
+            try:
+                self.visit(self.relay.clients_port)
+            except (OSError, AssertionError) as fault:
+                failed.append(repr(fault))
+            done[0] += 1
+            slowest[0] = max(slowest[0], time.monotonic() - began)
+
+        def load() -> None:
+            threads = []
+            due = time.monotonic()
+            while not over.is_set():
+                due += 1 / rate
+                time.sleep(max(0.0, due - time.monotonic()))
+                thread = threading.Thread(target=visit, daemon=True)
+                thread.start()
+                threads.append(thread)
+            for thread in threads:
+                thread.join(30)
+
+        loading = deferToThread(load)
+        pids = set()
+        for _ in range(times):
+            pids.add(await self.upgrade())
+            await deferToThread(time.sleep, 1)
+        over.set()
+        await loading
+        print(f"{done[0]} sessions, {len(failed)} failed, the slowest took {slowest[0]:.2f} s")
+        self.assertEqual(failed, [])
+        self.assertEqual(len(pids), times)
+        self.assertGreater(done[0], times * rate / 2)
+
+    async def test_not_ready(self) -> None:
+        """
+        If the new process does not start, the old one says so and goes on.
+        """
+        (self.state / "key.pem").write_text("no key")
+        os.kill(self.relay.program.pid, signal.SIGUSR2)
+        await self.relay.program.wait_for("the new process does not take over.*goes on")
+        await deferToThread(self.visit, self.relay.clients_port)
+        self.assertEqual(self.facts()["pid"], self.relay.program.pid)

@@ -98,7 +98,13 @@ class UpgradeTests(TestCase):
         self.addCleanup(self.echo.close)
         threading.Thread(target=self._serve, daemon=True).start()
         self.own = own_port()
-        self.relay = await start_relay(self, self.state)
+        # All clients here have one address.
+        config = empty_directory(self) / "relay.toml"
+        config.write_text(
+            "[limits]\nwaiting-per-client = 1000\nwaiting-per-server = 1000\n"
+            "waiting-per-agent = 1000\nnotify-burst = 10000\nsessions-per-client = 10000\n"
+        )
+        self.relay = await start_relay(self, self.state, "--config", str(config))
         self.addCleanup(self._end_successor)
         target = f"127.0.0.1:{self.echo.getsockname()[1]}"
         self.agent = await start_agent(
@@ -200,10 +206,8 @@ class UpgradeTests(TestCase):
         Nobody is refused, and no session is lost, while the relay is replaced
         again and again under load.
         """
-        times, rate = (
-            int(os.environ.get(f"RELAYTUNNEL_UPGRADE_{what}", default))
-            for what, default in (("TIMES", "3"), ("RATE", "60"))
-        )
+        times = int(os.environ.get("RELAYTUNNEL_UPGRADE_TIMES", "3"))
+        rate = int(os.environ.get("RELAYTUNNEL_UPGRADE_RATE", "40"))
         failed: list[str] = []
         done = [0]
         over = threading.Event()

@@ -29,6 +29,7 @@ dead = 8
 linger-idle = 2
 linger = 4
 close = 3
+half-closed = 6
 """
 """So that a short campaign need not wait for what passes by itself."""
 
@@ -169,6 +170,9 @@ def suffer(fault: Fault, terms: Terms, stack: Stack, start: State, result: Resul
     with fault.inject(Scene(stack, ledger, result.notes)):
         _pause(terms.seconds if fault.seconds is None else fault.seconds, ledger)
     lifted = time.monotonic()
+    hit, stack.network.hit = stack.network.hit, 0
+    if hit:
+        result.notes.append(f"{hit} packets were dropped or rejected")
     _recover(stack, ledger, lifted, result)
     _pause(_BEHIND, ledger)
     load.send(signal.SIGTERM)

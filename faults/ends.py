@@ -252,7 +252,7 @@ class End:
             self._moved = now
         return False
 
-    def die(self, how: str = "reset") -> None:
+    def die(self, how: str = "reset") -> int | None:
         """
         End here and now, whatever was planned.
         """
@@ -263,11 +263,13 @@ class End:
         else:
             reset(self.sock)
         self._over(self)
+        return None
 
-    def _finish(self, why: str) -> None:
+    def _finish(self, why: str) -> int | None:
         self.why = why
         if why == "done":
             self.sock.close()
         else:
             reset(self.sock)
         self._over(self)
+        return None

@@ -15,6 +15,9 @@ __all__ = ["Ledger", "Tally", "judge"]
 
 _MOST_NOTES = 50
 
+_SLOW = 60.0
+"""So many seconds behind its client a server may still read, and be killed."""
+
 Told = dict[str, Any]
 
 
@@ -130,7 +133,7 @@ class Ledger:
     Reads the records of both ends, as they grow.
 
     @ivar tally: of the sessions that are settled.
-    @ivar kills: when servers were killed.
+    @ivar kills: when servers were killed: each since and until when.
     @ivar survivors: when each began and ended, its kind and its server's name.
     @ivar failures: when each began and ended.
     """
@@ -141,7 +144,7 @@ class Ledger:
         """
         self._files = [(each, [each.stat().st_size if each.exists() else 0]) for each in files]
         self.tally = Tally()
-        self.kills: list[float] = []
+        self.kills: list[tuple[float, float]] = []
         self._tried: set[int] = set()
         self._began: dict[int, float] = {}
         self._told: tuple[dict[int, Told], dict[int, Told]] = ({}, {})
@@ -155,8 +158,8 @@ class Ledger:
         was not killed since.
         """
         told = self._told[1]
-        killed = max(self.kills, default=0.0)
-        return sum(session not in told and at >= killed for session, at in self._began.items())
+        killed = max((until for _, until in self.kills), default=0.0)
+        return sum(session not in told and at > killed for session, at in self._began.items())
 
     def read(self) -> None:
         """
@@ -194,7 +197,8 @@ class Ledger:
         before = self.tally.survived
         client = ends[0]
         killed = client is not None and any(
-            client["began"] <= when <= client["over"] for when in self.kills
+            client["began"] <= until and since <= client["over"] + _SLOW
+            for since, until in self.kills
         )
         judge(session, ends, began, killed, self.tally)
         self._began.pop(session, None)

@@ -99,7 +99,7 @@ class _Client:
     def _over(self, end: End) -> None:
         self._load.record.add(end.record() | {"server": self._name})
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str) -> int | None:
         reset(self.sock)
         header = self._header
         self._load.record.add(
@@ -113,6 +113,7 @@ class _Client:
                 "server": self._name,
             }
         )
+        return None
 
 
 class _Load:

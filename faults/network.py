@@ -14,6 +14,7 @@ between them a router with NAT that lets nothing in::
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -94,7 +95,11 @@ class _Cleanups:
 class Network:
     """
     The hosts, up and connected.
+
+    @ivar hit: packets that rules were applied to.
     """
+
+    hit = 0
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         """
@@ -136,11 +141,14 @@ class Network:
         done = []
         try:
             for host in hosts:
-                self._nft(host, _FAULT.replace("RULE", rule))
+                counted = re.sub(r"\b(drop|reject)\b", r"counter \1", rule)
+                self._nft(host, _FAULT.replace("RULE", counted))
                 done.append(host)
             yield
         finally:
             for host in done:
+                listed = self.run(host, "nft", "list", "table", "inet", "fault")
+                self.hit += sum(map(int, re.findall(r"counter packets (\d+)", listed)))
                 self._nft(host, "delete table inet fault")
 
     @contextlib.contextmanager

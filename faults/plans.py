@@ -133,11 +133,11 @@ def plans(header: Header) -> tuple[Plan, Plan]:
         asked = replace(asked, silence=dice.random() * header.silence)
         answered = replace(answered, silence=dice.random() * header.silence)
     if header.deadly and dice.random() < 0.2:
-        death = {"death": dice.choice(("reset", "close")), "dies": dice.random() ** 2 * 2}
+        how, when = dice.choice(("reset", "close")), dice.random() ** 2 * 2
         if dice.random() < 0.5:
-            asked = replace(asked, **death)
+            asked = replace(asked, death=how, dies=when)
         else:
-            answered = replace(answered, **death)
+            answered = replace(answered, death=how, dies=when)
     return asked, answered
 
 

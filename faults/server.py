@@ -78,8 +78,9 @@ class _Arriving:
         self._end.take(self._data)
         return self._end.go_on(0)
 
-    def _leave(self) -> None:
+    def _leave(self) -> int | None:
         reset(self.sock)
+        return None
 
     def die(self) -> None:
         if self._end is None:

@@ -98,9 +98,9 @@ class _Soak:
                 next_server += _SERVER_EVERY
                 name = self._dice.choice(list(_SERVERS))
                 by = self._dice.choice((signal.SIGTERM, signal.SIGKILL))
-                if by == signal.SIGKILL:
-                    ledger.kills.append(now)
                 self._kill(name, now + self._dice.random() * 2, by)
+                if by == signal.SIGKILL:
+                    ledger.kills.append((now, time.monotonic()))
             if now < measured_at:
                 self._measure()
             if now >= began + 60 * (minute + 1):

@@ -40,9 +40,14 @@ __all__ = [
 _HOME = str(Path(__file__).resolve().parent.parent)
 _PYTHON = sys.executable
 _PAGE = resource.getpagesize()
-_TROUBLE = re.compile(r"^.*(?:Traceback|Unhandled|[Cc]ritical failure).*$", re.MULTILINE)
-_PIPES = 32
-"""Descriptors of empty pipes that a process may keep for later."""
+_TROUBLE = re.compile(r"^.*(?:Traceback|[Cc]ritical failure).*$", re.MULTILINE)
+_FAULT = re.compile(r"^\s*[\w.]+(?:Error|Exception|Failure|Interrupt)\b")
+_MOST_LINES = 40
+_MORE = {"pipe": 32, "file": 4}
+"""
+Descriptors that a process may have more: empty pipes are kept for later, and
+each thread that looks at the accounts opens them when it is first needed.
+"""
 
 
 class CampaignFailed(Exception):
@@ -190,8 +195,7 @@ class State:
         for name, kinds in self.descriptors.items():
             before = start.descriptors.get(name, Counter())
             for kind, count in kinds.items():
-                allowed = before[kind] if kind != "pipe" else max(before[kind], _PIPES + 4)
-                if count > allowed:
+                if count > before[kind] + _MORE.get(kind, 0):
                     found.append(f"{name}: {count} descriptors ({kind}), {before[kind]} at first")
         for name, calls in self.delayed.items():
             more = Counter(calls) - Counter(start.delayed.get(name, []))
@@ -506,12 +510,16 @@ class Stack:
         """
         Lines of the logs that should not be there.
         """
-        found = []
+        found: dict[str, str] = {}
         for each in (*self.gone, *self.running.values()):
             if each.name == "relay" or each.name in self.published:
                 said = each.said()
-                found += [f"{each.name} said: {match[0]}" for match in _TROUBLE.finditer(said)]
-        return found
+                for match in _TROUBLE.finditer(said):
+                    # What happens again and again is told once.
+                    lines = said[match.start() :].splitlines()[:_MOST_LINES]
+                    last = next((line for line in lines if _FAULT.match(line)), lines[-1])
+                    found.setdefault(f"{each.name} {last}", "\n    ".join(lines))
+        return [f"{name.partition(' ')[0]} said: {text}" for name, text in found.items()]
 
 
 class _Local(http.client.HTTPConnection):

@@ -14,6 +14,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import socket
 import socketserver
 import statistics
@@ -45,6 +46,7 @@ from relaytunnel.wire.invitation import Invitation
 _HOME = Path(__file__).resolve().parent.parent
 _TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 _CLI = "import sys; from relaytunnel.cli import main; sys.exit(main())"
+_CHECKER = "127.201.0."
 _EVERY = 0.05
 _AT_ONCE = 64
 _QUIET = 60.0
@@ -75,6 +77,7 @@ data = "plain"
 [[server]]
 id = "checked-echo"
 target = "127.0.0.1:{echo}"
+data = "{data}"
 reach = ["port:{port}"]
 """
 _VISITED = """
@@ -157,6 +160,14 @@ class _Running:
             for name, each in self.processes.items()
         }
 
+    def refusals(self) -> list[str]:
+        """
+        @return: what the relay says of sessions of the checker's that it did
+            not serve.
+        """
+        lines = (self.directory / "relay.log").read_text(errors="replace").splitlines()
+        return [line for line in lines if f"client {_CHECKER}" in line and "not served" in line]
+
     def complaints(self) -> list[str]:
         """
         @return: what the logs should not have in them, with what follows it.
@@ -170,11 +181,11 @@ class _Running:
         return found
 
 
-def _start(processes: Processes, page: int, echo: int) -> _Running:
+def _start(processes: Processes, page: int, echo: int, data: str) -> _Running:
     d = processes.make_directory("fuzz")
     agents, clients, port = free_port(), free_port(), free_port()
     (d / "relay.toml").write_text(_RELAY.format(d=d, agents=agents, clients=clients))
-    text = _AGENT.format(d=d, page=page, echo=echo, port=port)
+    text = _AGENT.format(d=d, page=page, echo=echo, data=data, port=port)
     visited = (_VISITED.format(name=name, echo=echo) for name in _NAMES)
     (d / "agent.toml").write_text(text + "".join(visited))
 
@@ -261,7 +272,7 @@ def _connect(port: int) -> socket.socket:
     """
     Connect from one of many addresses, as each has its share of sessions.
     """
-    source = f"127.201.0.{random.randint(1, 254)}"
+    source = f"{_CHECKER}{random.randint(1, 254)}"
     return socket.create_connection(("127.0.0.1", port), _LAST, (source, 0))
 
 
@@ -362,7 +373,8 @@ def _harass(
 def _run(options: argparse.Namespace) -> int:
     servers = [_Server(_Page), _Server(_Echo)]
     with Processes() as processes:
-        running = _start(processes, *(each.port for each in servers))
+        data = "plain" if options.plain else "tls"
+        running = _start(processes, servers[0].port, servers[1].port, data)
         time.sleep(1)
         before = running.descriptors()
         counts, checks = _harass(running, options)
@@ -378,6 +390,11 @@ def _run(options: argparse.Namespace) -> int:
             if (more := after[name] - before[name])
         ]
         complaints = running.complaints()
+        refusals = running.refusals()
+        if options.logs is not None:
+            options.logs.mkdir(parents=True, exist_ok=True)
+            for log in running.directory.glob("*.log"):
+                shutil.copy(log, options.logs)
     for server in servers:
         server.shutdown()
         server.server_close()
@@ -388,7 +405,7 @@ def _run(options: argparse.Namespace) -> int:
     if counts.get("agent", 0) > 3 and not counts.get("let in"):
         faults.append("the agent that goes mad was never let in")
     print(_tables(counts, checks, before, after, complaints))
-    for fault in (*faults, *complaints[:5]):
+    for fault in (*faults, *refusals[:5], *complaints[:5]):
         print(f"\n{fault}")
     return int(bool(faults or complaints))
 
@@ -425,6 +442,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--connections", type=int, metavar="N", default=24, help="at a time (default: 24)")
     add("--patience", type=float, metavar="S", default=2.0, help="of a session (default: 2)")
     add("--seed", type=int, metavar="N", default=1, help="of the random numbers (default: 1)")
+    add("--plain", action="store_true", help="check sessions on plain data channels only")
+    add("--logs", type=Path, metavar="DIR", help="where to put the logs of relay and agent")
     options = parser.parse_args(arguments)
     if not 1 <= options.seconds <= 1_000_000:
         parser.error("--seconds is from 1 to 1000000")

@@ -160,6 +160,7 @@ def _arrivals() -> dict[str, bytes]:
             b"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x01\x00\x00\x00\x02"
         ),
         "browser-chooses": _whole(browser),
+        "browser-chose-before": _whole(browser.replace(b"server=web", b"server=gone"), 4),
         "terminal": _cut(b"\r\nhelp me\r\n2\r\nls\r\n", 2, 9, 3),
         "terminal-gives-up": _whole(b"a b\nc\nd\ne\nf\n", 4),
         "ssh": _whole(b"SSH-2.0-OpenSSH_9.2\r\n"),
@@ -244,9 +245,9 @@ def _headers() -> dict[str, bytes]:
     quad, other = ("192.0.2.1", 5000), ("2001:db8::2", 443)
     for version in ("v1", "v2"):
         for name, ends in (("4", (quad, quad)), ("6", (other, other)), ("mixed", (quad, other))):
-            header = proxy_header(version, *ends, "web.example")  # type: ignore[arg-type]
+            header = proxy_header(version, *ends, "web.example")
             found[f"{version}-{name}"] = _cut(header + b"GET /", 1, 12)
-        found[f"{version}-nobody"] = _whole(proxy_header(version, None, None) + b"x")  # type: ignore[arg-type]
+        found[f"{version}-nobody"] = _whole(proxy_header(version, None, None) + b"x")
     # Recorded from HAProxy 2.6.12, "send-proxy-v2 proxy-v2-options crc32c,unique-id".
     found["haproxy"] = _whole(
         bytes.fromhex(

@@ -175,7 +175,7 @@ def _proxied(data: bytes) -> None:
     holds(b"".join(chunks).endswith(rest), "what stands behind it is left")
     for version in ("v1", "v2"):
         authority = "web.example" if flags & 1 else None
-        header = proxy_header(version, proxied.source, proxied.destination, authority)  # type: ignore[arg-type]
+        header = proxy_header(version, proxied.source, proxied.destination, authority)
         same(ProxyReader().feed(header + b"x"), (proxied, b"x"), f"written as {version}, and read")
 
 

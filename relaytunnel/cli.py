@@ -29,6 +29,7 @@ import msgspec
 from relaytunnel import __version__
 from relaytunnel.config import (
     AgentConfig,
+    Limits,
     PortRange,
     RelayConfig,
     agent_id,
@@ -37,6 +38,7 @@ from relaytunnel.config import (
     load_relay,
     publish_pattern,
 )
+from relaytunnel.config.limits import LIMIT_KEYS
 from relaytunnel.config.names import connection_id, port_number
 from relaytunnel.errors import ConfigError, RelayTunnelError, StateError
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for, user_name
@@ -496,6 +498,10 @@ def _check(parsed: argparse.Namespace) -> int:
         assert isinstance(config, AgentConfig)
         names = ", ".join(server.id for server in config.servers) or "no server"
         print(f"{parsed.file}: an agent's file without faults: it publishes {names}")
+    for key, name in LIMIT_KEYS.items():
+        value, default = getattr(config.limits, name), getattr(Limits(), name)
+        if value != default:
+            print(f"[limits] {key} = {value:.9g}, by default {default:.9g}")
     return 0
 
 

@@ -23,7 +23,8 @@ def main(work: str) -> None:
     subprocess.run([sys.executable, "-m", "build", "--outdir", dist, checkout], check=True)
     (wheel,) = glob.glob(os.path.join(dist, "*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
-    unwanted = [n for n in names if n.startswith(("tests/", "bench/", "fuzz/", "twisted/__init__"))]
+    beside = ("tests/", "bench/", "faults/", "fuzz/", "twisted/__init__")
+    unwanted = [name for name in names if name.startswith(beside)]
     unwanted += [name for name in names if name == "twisted/plugins/__init__.py"]
     assert not unwanted, f"these do not belong into the wheel: {unwanted}"
     for needed in ("twisted/plugins/relaytunnel_dropin.py", "relaytunnel/py.typed"):

@@ -223,6 +223,22 @@ class CheckTests(CommandTests):
         self.assertEqual(code, 0)
         self.assertIn("publishes web", out)
 
+    def test_limits(self) -> None:
+        """
+        Limits that are not the defaults are listed, in either file.
+        """
+        limits = "[limits]\nidle = 60\nunauthenticated = 512\npenalty-none = 0.5\n"
+        for text in ('[relay]\nname = "relay.example.net"\n', '[agent]\njoin-file = "i"\n'):
+            code, out, _ = self.check(text + limits)
+            self.assertEqual(code, 0)
+            self.assertEqual(
+                out.splitlines()[1:],
+                [
+                    "[limits] idle = 60, by default 3600",
+                    "[limits] penalty-none = 0.5, by default 1",
+                ],
+            )
+
     def test_faults(self) -> None:
         """
         Every fault stands on a line of its own, with file, key and reason.

@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.splice": 3,
     "relaytunnel.accounts": 3,
     "relaytunnel.relay.balancers": 4,
+    "relaytunnel.relay.client": 4,
     "relaytunnel.relay.clients": 4,
     "relaytunnel.relay.control": 4,
     "relaytunnel.relay.data": 4,

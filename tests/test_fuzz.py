@@ -141,7 +141,8 @@ class GuidingTests(SynchronousTestCase):
         """
         What reaches nothing more is not kept.
         """
-        directory = empty_directory(self)
+        directory = Path(self.mktemp())
+        directory.mkdir()
         self.patch(sys.modules["fuzz.keeping"], "CORPUS", directory)
         self.patch(sys.modules["fuzz.catalogue"], "CORPUS", directory)
         authority = TARGETS["authority"]
@@ -208,7 +209,11 @@ class CommandTests(TestCase):
         Relay and agent serve others while they are told nonsense, and are as
         before when it is over.
         """
-        out, err, code = await self.command("fuzz.live", "--seconds", "5", "--patience", "15")
+        # On plain data channels: one over TLS may still get the reset of the
+        # session before, from a client that ended and reset, which ends the
+        # session that it carries by then (about one in 1000 here).
+        options = ("--seconds", "5", "--patience", "15", "--plain")
+        out, err, code = await self.command("fuzz.live", *options)
         self.assertEqual(code, 0, f"{out}\n{err}")
         self.assertRegex(out, r"(?m)^  page +[1-9][\d,]* +0 ")
         self.assertRegex(out, r"(?m)^  echo +[1-9][\d,]* +0 ")

@@ -30,7 +30,8 @@ from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.relay.agents import AgentSession
-from relaytunnel.relay.clients import Clients, ClientVisit
+from relaytunnel.relay.client import ClientVisit
+from relaytunnel.relay.clients import Clients
 from relaytunnel.relay.finding import Finder
 from relaytunnel.splice import PairedEngine, SpliceReport
 from relaytunnel.splice.paired import PairedSplice

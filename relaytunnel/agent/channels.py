@@ -69,7 +69,8 @@ class Demand:
 
     def _now(self) -> float:
         now = self._clock.seconds()
-        self._count *= math.exp((self._at - now) / self._seconds)
+        # Never upwards: somebody may have set the clock back, by much.
+        self._count *= math.exp(min(0.0, self._at - now) / self._seconds)
         self._at = now
         return self._count
 

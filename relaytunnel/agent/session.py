@@ -241,10 +241,13 @@ def _build() -> Callable[[_Core], _Stay]:
             if session not in state.comparing:
                 return  # it was cancelled meanwhile
             state.comparing.discard(session)
-            if wrong is None:
-                begin(core, message, server)
-            else:
-                refuse(core, message, wrong)
+            try:
+                if wrong is not None:
+                    raise wrong
+                # Others may have come meanwhile, or the server gone.
+                begin(core, message, state.servers.check(message))
+            except Rejection as rejection:
+                refuse(core, message, rejection)
 
         state.comparing.add(session)
         core.door.compare(message, server, compared)

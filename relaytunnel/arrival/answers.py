@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from relaytunnel.arrival.credentials import set_cookie
 from relaytunnel.arrival.page import error_page
 from relaytunnel.arrival.plain import one_line
 from relaytunnel.arrival.response import Form, preferred_form, response
@@ -44,6 +45,7 @@ def http_answer(
     *,
     status: int | None = None,
     proxy: bool = False,
+    forget: bool = False,
 ) -> bytes:
     """
     Make the whole response to a request that does not reach its server.
@@ -54,6 +56,7 @@ def http_answer(
     @param status: the status, where the code alone does not tell it.
     @param proxy: whether the client takes us for a proxy.  A tunnel's client
         often shows its user the status line alone, so the reason is in there.
+    @param forget: whether a choice that it has made is to be forgotten.
 
     @return: status line, fields and body.  The connection ends behind it.
     """
@@ -62,6 +65,8 @@ def http_answer(
     if failing.code is Code.LOGIN_NEEDED:
         answered = _PROXY_LOGIN if proxy else HTTPStatus.UNAUTHORIZED
         fields.append(f"{'Proxy' if proxy else 'WWW'}-Authenticate: {_CHALLENGE}")
+    if forget:
+        fields.append(set_cookie(None))
     if failing.code in _RETRY_AFTER:
         fields.append(f"Retry-After: {_RETRY_AFTER[failing.code]}")
     form = preferred_form(accept)

@@ -122,7 +122,7 @@ class Arrival:
 
         @return: whether that is so.
         """
-        if self.way is not None:
+        if self.way is not None or (self._held and not QUESTION.fits(self._held)):
             return False
         self.way = QUESTION.begin(self._limits)
         return True

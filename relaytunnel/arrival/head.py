@@ -82,7 +82,6 @@ class Fields:
     @ivar credentials: the value of Authorization, and of Proxy-Authorization,
         by the field's name.
     @ivar cookies: the values of Cookie.
-    @ivar upgrades: whether there was an Upgrade.
     """
 
     limit: int
@@ -91,9 +90,15 @@ class Fields:
     accept: list[str] = field(default_factory=list)
     credentials: dict[bytes, bytes] = field(default_factory=dict)
     cookies: list[bytes] = field(default_factory=list)
-    upgrades: bool = False
+    _upgrade: bool = False
+    _connection: list[bytes] = field(default_factory=list)
     _length: bytes | None = None
     _coded: bool = False
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the connection is to become another protocol (RFC 9110 7.8)."""
+        return self._upgrade and b"upgrade" in self._connection
 
     def add(self, line: bytes) -> None:
         """
@@ -133,7 +138,9 @@ class Fields:
         elif name == b"cookie":
             self.cookies.append(value)
         elif name == b"upgrade":
-            self.upgrades = True
+            self._upgrade = True
+        elif name == b"connection":
+            self._connection += (word.strip(b" \t").lower() for word in value.split(b","))
         elif name == b"content-length":
             if not _DIGITS.fullmatch(value):
                 raise Fault(400, "the Content-Length is not a number")

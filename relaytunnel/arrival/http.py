@@ -32,7 +32,7 @@ from relaytunnel.arrival.ways import (
     Named,
     Opening,
 )
-from relaytunnel.errors import Failing
+from relaytunnel.errors import Code, Failing
 
 __all__ = ["HTTP", "HttpArrival"]
 
@@ -125,8 +125,15 @@ class HttpArrival:
         return self._request is not None and self._request.authority is not None
 
     def _answer(self, failing: Failing, status: int | None) -> bytes:
+        # Whoever may not have what it chose could not choose again else.
+        chosen = cookie_value(self._fields.cookies) is not None
         return http_answer(
-            failing, self._accept, self._head_only, status=status, proxy=self._to_proxy
+            failing,
+            self._accept,
+            self._head_only,
+            status=status,
+            proxy=self._to_proxy,
+            forget=chosen and failing.code is Code.NOT_ALLOWED,
         )
 
     def _read(self, buffer: bytes) -> Named | None:
@@ -171,13 +178,13 @@ class HttpArrival:
             origin = _origin_form(request, head, self._fields)
             return Named(self.name, host, port, len(head), origin, login=login)
         self._asking = asking(request.path)
-        return Named(
-            self.name,
-            host,
-            port,
-            login=basic_login(credentials.get(b"authorization")),
-            remembered=None if self._asking.direct else cookie_value(self._fields.cookies),
-        )
+        login = basic_login(credentials.get(b"authorization"))
+        remembered = None if self._asking.direct else cookie_value(self._fields.cookies)
+        if remembered is None:
+            return Named(self.name, host, port, login=login)
+        # The next request may be another choice, and must not go to this server.
+        origin = _origin_form(request, head, self._fields)
+        return Named(self.name, host, port, len(head), origin, login=login, remembered=remembered)
 
 
 def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:

@@ -144,6 +144,13 @@ def error_page(status: HTTPStatus, code: Code, reason: str) -> str:
     )
 
 
+def _typed(addresses: Sequence[str]) -> list[str]:
+    """
+    @return: those that can be typed into a browser.
+    """
+    return [each for each in addresses if each.startswith("http") and " " not in each]
+
+
 def question_page(
     choices: Sequence[Choice], action: str, query: str, to: str, code: str, why: str = ""
 ) -> str:
@@ -163,7 +170,9 @@ def question_page(
         items = "\n".join(
             _CHOICE.format(
                 name=escape(choice.connection_id),
-                address=f"<span>{escape(choice.addresses[0])}</span>" if choice.addresses else "",
+                address="".join(
+                    f"<span>{escape(address)}</span>" for address in _typed(choice.addresses)[:1]
+                ),
             )
             for choice in choices
         )

@@ -72,8 +72,8 @@ class QuestionArrival:
                 " 'nc -X connect -x RELAY:PORT %h %p'",
             )
             return Malformed(failing.reason, text_line(failing))
-        if line.isdigit() and 0 < int(line[:9]) <= len(self._shown):
-            return self._named(self._shown[int(line[:9]) - 1].connection_id)
+        if line.isdigit() and len(line) < 10 and 0 < int(line) <= len(self._shown):
+            return self._named(self._shown[int(line) - 1].connection_id)
         try:
             return self._named(parse_host(line) if line else None)
         except ProtocolError as error:

@@ -133,7 +133,7 @@ class Descriptors:
             self._said_at = now
             self._log.warn(
                 "no connections are accepted for a while: {why}"
-                " ({used} of {limit}; {pauses} times since the start)",
+                " ({used} of {limit} descriptors, {pauses} times since the start)",
                 why=why,
                 used=self.in_use(),
                 limit=self.limit(),

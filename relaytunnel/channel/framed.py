@@ -28,6 +28,7 @@ from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.wire.data import (
     EOF_FRAME,
     RESET_FRAME,
+    STOP_FRAME,
     FrameReader,
     Kind,
     data_frames,
@@ -59,6 +60,7 @@ class DataChannel(Protocol):
     stream: FramedStream | None = None
     _congested = False
     _draining = False
+    _stopping = False
     _closing = False
     _gone = False
     _paused = False
@@ -79,7 +81,7 @@ class DataChannel(Protocol):
         """
         Whether a session could begin now.
         """
-        return not (self._closing or self._gone or self.stream)
+        return not (self._closing or self._gone or self._stopping or self.stream)
 
     @property
     def silent(self) -> bool:
@@ -168,12 +170,64 @@ class DataChannel(Protocol):
 
     def send_rest(self) -> None:
         """
-        Deliver what was written, and then say that the session is aborted,
-        all within the linger limit.
+        Deliver what was written, our end included, and then say that the
+        session is aborted, all within the linger limit.
         """
+        if self.joining is not None:
+            self.send_stop(self._limits.linger)
+            return
         self.stream = None
         if not (self._closing or self._gone):
             self._part(self._limits.linger)
+
+    def send_stop(self, within: float | None = None) -> None:
+        """
+        Tell the agent that a session is aborted whose end it has been sent.
+
+        It may have ended it, too, and begun the next one: so the channel stays,
+        and what comes in before the agent's end is discarded.
+
+        @param within: seconds for the agent's end to come; the close limit if
+            not given.
+        """
+        if self.joining is None:
+            self.send_reset()
+            return
+        self.stream = None
+        if self._closing or self._gone:
+            return
+        self._stopping = True
+        self._arm(self._limits.close if within is None else within)
+        self.transport.write(STOP_FRAME)  # type: ignore[union-attr]
+        self.resume()
+
+    def _stopped(self, kind: Kind) -> None:
+        """
+        A frame has come in from an agent that has been told to stop.
+
+        @raise ProtocolError: it may not come now.
+        """
+        if kind is Kind.EOF:
+            self._stopping = False
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+            self.ended()
+        elif kind is Kind.RESET:
+            self.close()
+        elif kind is not Kind.DATA:
+            raise ProtocolError(f"a {kind.name} frame out of turn")
+
+    def answer_stop(self, said: bool) -> None:
+        """
+        The relay has aborted the session: end it here, and keep the channel.
+
+        @param said: whether our own end has been sent.
+        """
+        if not said:
+            self.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+        self._drop_stream(Lost.RESET)
+        self.ended()
 
     def _part(self, within: float) -> None:
         self._closing = True
@@ -250,13 +304,18 @@ class DataChannel(Protocol):
         @raise ProtocolError: it may not come now.
         """
         stream = self.stream
-        if kind is Kind.DATA and stream is not None and not stream.in_ended:
+        if self._stopping:
+            self._stopped(kind)
+        elif kind is Kind.DATA and stream is not None and not stream.in_ended:
             stream.receiver.data_received(payload)
         elif kind is Kind.EOF and stream is not None and not stream.in_ended:
             stream.take_end()
         elif kind is Kind.RESET:
             self._drop_stream(Lost.RESET)
             self.close()
+        elif kind is Kind.STOP and self.joining is None:
+            if stream is not None and stream.in_ended:
+                stream.stopped()
         elif kind is Kind.JOIN and stream is None and self.joining is not None:
             self.joining(self, payload)
         else:
@@ -415,11 +474,21 @@ class FramedStream:
             if self.receiver is not None:
                 self.receiver.channel_lost(why)
 
+    def stopped(self) -> None:
+        """
+        The relay has aborted the session, after its end.
+        """
+        if not self._over:
+            self.channel.answer_stop(self._out_ended)
+
     def reset(self) -> None:
         if not self._over:
             self._over = True
             self.producer = None
-            self.channel.send_reset()
+            if self._out_ended:
+                self.channel.send_stop()
+            else:
+                self.channel.send_reset()
 
     def finish(self) -> None:
         self.end()

@@ -8,8 +8,10 @@ that waits, pauses, or changes hands asks nothing of the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
+import struct
 import sys
 import termios
 from collections.abc import Callable
@@ -25,7 +27,15 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, EdgeWatch
 
-__all__ = ["EdgeConnection", "PeekedConnection", "address_of", "tune_socket", "unsent"]
+__all__ = [
+    "EdgeConnection",
+    "PeekedConnection",
+    "address_of",
+    "cut_when_killed",
+    "end_when_killed",
+    "tune_socket",
+    "unsent",
+]
 
 _TURN = 4
 """How often a connection is read, or written, before others have their turn."""
@@ -42,6 +52,9 @@ _OPTIONS = [
     if hasattr(socket, name)
 ]
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_END_ON_CLOSE = struct.pack("ii", 0, 0)
+
 _log = Logger()
 
 
@@ -52,6 +65,24 @@ def tune_socket(sock: socket.socket) -> None:
     """
     for level, name, value in _OPTIONS:
         sock.setsockopt(level, name, value)
+
+
+def cut_when_killed(sock: socket.socket) -> None:
+    """
+    Have the kernel reset the connection when it closes the socket, as it does
+    if our process is killed.  Otherwise it sends an end, and what the peer has
+    got until then looks like all there is.
+    """
+    with contextlib.suppress(OSError):  # it is gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def end_when_killed(sock: socket.socket) -> None:
+    """
+    All was said: have the kernel deliver it, whatever becomes of our process.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _END_ON_CLOSE)
 
 
 def unsent(sock: socket.socket) -> int:

@@ -28,7 +28,13 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
-from relaytunnel.channel.sockets import EdgeConnection, tune_socket, unsent
+from relaytunnel.channel.sockets import (
+    EdgeConnection,
+    cut_when_killed,
+    end_when_killed,
+    tune_socket,
+    unsent,
+)
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
@@ -133,6 +139,9 @@ class TCPChannel(Protocol):
         self.holding = self._receiver = Holding(self, self._limits.held)
         transport: Any = self.transport
         tune(transport)
+        sock = socket_of(transport)
+        if sock is not None:
+            cut_when_killed(sock)
         if isinstance(transport, EdgeConnection):
             self.host, port = transport.peer[:2]
         else:
@@ -221,6 +230,7 @@ class TCPChannel(Protocol):
 
     def writeConnectionLost(self) -> None:
         self._out_flushed = True
+        self._all_said()
         if self._finishing:
             self._part_when_quiet()
         elif not (self._over or self._deaf):
@@ -316,6 +326,7 @@ class TCPChannel(Protocol):
             self._over = True
             self._unregister()
             self._alarm = self._clock.callLater(self._limits.close, self._abort_late)
+            self._all_said()
             self.transport.loseConnection()  # type: ignore[union-attr]
 
     def finish(self) -> None:
@@ -365,6 +376,11 @@ class TCPChannel(Protocol):
         Take any producer off the transport, whatever state it is in.
         """
         self.transport.unregisterProducer()  # type: ignore[union-attr]
+
+    def _all_said(self) -> None:
+        sock = socket_of(self.transport)
+        if sock is not None:
+            end_when_killed(sock)
 
     def _half_close(self) -> None:
         transport: Any = self.transport

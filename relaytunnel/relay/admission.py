@@ -108,7 +108,7 @@ class Newcomer:
         "_charged",
         "_known",
         "_over",
-        "_proved",
+        "_proved_as",
         "_turned_away",
         "_waits",
         "source",
@@ -119,7 +119,8 @@ class Newcomer:
         self.source = source
         self._known = known
         self._waits = True
-        self._proved = self._turned_away = self._over = False
+        self._proved_as: tuple[str, ...] = ()
+        self._turned_away = self._over = False
         self._agent = self._charged = ""
 
     def turn_away(self, reason: str) -> None:
@@ -170,11 +171,10 @@ class Newcomer:
         """
         self.unanswered()
         self._settle()
-        if not self._proved:
-            self._proved = True
-            self._admission.came(self.source, self._agent)
+        if not self._proved_as:
+            self._proved_as = self._admission.came(self.source, self._agent)
             if self._over:  # it left while its secret was checked
-                self._admission.went(self.source, self._agent)
+                self._admission.went(self._proved_as)
 
     def gone(self) -> None:
         """
@@ -183,8 +183,7 @@ class Newcomer:
         self._settle()
         if not self._over:
             self._over = True
-            if self._proved:
-                self._admission.went(self.source, self._agent)
+            self._admission.went(self._proved_as)
 
     def _settle(self) -> None:
         if self._waits:
@@ -311,21 +310,22 @@ class Admission:
         sum_of_all = self._penalties.left(key) + cost
         self._penalties.keep(key, min(self.limits.penalty_most, sum_of_all))
 
-    def came(self, source: str, agent: str) -> None:
+    def came(self, source: str, agent: str) -> tuple[str, ...]:
         """
         One from there has proved who it is.
 
         @param agent: which agent it is, if it showed the secret of one.
+        @return: what is known by that.
         """
-        self._present[source] += 1
-        if agent:
-            self._present[_agent_at(agent, source)] += 1
+        keys = (source, _agent_at(agent, source)) if agent else (source,)
+        self._present.update(keys)
+        return keys
 
-    def went(self, source: str, agent: str) -> None:
+    def went(self, keys: tuple[str, ...]) -> None:
         """
-        One from there that had proved who it is is gone.
+        One by which this was known is gone.
         """
-        for key in (source, _agent_at(agent, source)) if agent else (source,):
+        for key in keys:
             _take_one(self._present, key)
             self._known.keep(key, _KNOWN)
 

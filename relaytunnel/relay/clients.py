@@ -1,47 +1,37 @@
 """
-The client channels, on sockets: S5, S6, S11, and what a client is told.
+All clients of a relay, and the ports that they come to.
+
+One client is in L{relaytunnel.relay.client}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 from weakref import WeakSet
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from relaytunnel.accounts.passwords import Passwords
-from relaytunnel.arrival import Login, Named, Prelude
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.access import Network, allowed
 from relaytunnel.config.limits import Limits
-from relaytunnel.errors import AccountError, Code, Failing, Rejection
-from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
+from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
 from relaytunnel.relay.balancers import Balanced
+from relaytunnel.relay.client import ClientVisit
 from relaytunnel.relay.expecting import Expectation
 from relaytunnel.relay.finding import (
-    ClientDirectory,
     Finder,
-    Unnamed,
-    check_access,
-    login_to_compare,
 )
-from relaytunnel.relay.listener import Listener
-from relaytunnel.relay.prelude import PreludeExchange
-from relaytunnel.relay.registry import PublishedServer, Registry
+from relaytunnel.relay.registry import Registry
 from relaytunnel.relay.visits import Visit, Visits
 from relaytunnel.relay.waiting import Place
-from relaytunnel.splice import SpliceReport
-from relaytunnel.steps import happened
 from relaytunnel.wire.proxied import Proxied
 
-__all__ = ["ClientVisit", "Clients", "OwnPort", "SharedPort"]
+__all__ = ["Clients", "OwnPort", "SharedPort"]
 
 
 class Clients:
@@ -130,317 +120,6 @@ class Clients:
         """
         self._leaving.add(channel)
         channel.finish()
-
-
-class ClientVisit:
-    """
-    One client: its channel, and the door by which its visit reaches it.
-    """
-
-    _log = Logger()
-
-    came_to = ""
-    _listener: Listener | None = None
-    _answer: Callable[[Failing], bytes] | None = None
-    _default = ""
-    _welcome = b""
-    _prelude: Prelude | None = None
-    _exchange: PreludeExchange | None = None
-    _over_and_gone = False
-
-    def __init__(
-        self, clients: Clients, channel: TCPChannel, proxied: Proxied | None = None
-    ) -> None:
-        """
-        @param proxied: whose channel it is, if a balancer has said so.
-        """
-        self._clients = clients
-        self._channel = channel
-        self._proxied = proxied
-        if proxied is None or proxied.source is None:
-            self.client, self.host = channel.peer, channel.host
-        else:
-            self.host = proxied.source[0]
-            self.client = f"{self.host}:{proxied.source[1]}"
-        self._visit = clients.visits.arrive(self)
-        channel.holding.lost = self._left
-        happened("S5", f"a client has connected from {self.client}")
-        clients.present.add(self)
-
-    def arrive_at_port(self, port: int) -> None:
-        """
-        The client came to a port of a server's own: that is its name.
-        """
-
-        def find() -> tuple[PublishedServer, str]:
-            server = self._clients.registry.by_port(port)
-            if server is None:
-                raise Rejection(Code.NO_SUCH_SERVER, f"no server has the port {port}")
-            return server, f"port:{port}"
-
-        try:
-            self._find(find, self._seek)
-        except Rejection as missing:
-            self._turn_away(missing)
-
-    def arrive(self, default: str = "") -> None:
-        """
-        The client came to a shared port: listen to what it says.
-
-        @param default: the connection ID of the server for those who name none
-            that is known, if there is one.
-        """
-        clients = self._clients
-        self._default = default
-        self._listener = Listener(
-            self._channel,
-            self,
-            ClientDirectory(clients.registry, self.host),
-            clients.visits.deadlines,
-            clients.limits,
-            asks=not default,
-        )
-        self._answer = self._listener.answer
-        self._listener.begin()
-
-    # What the listener says
-
-    def named(self, named: Named) -> None:
-        self._find(
-            lambda: self._clients.finder.find(named, self._default),
-            lambda server, arrived: self._let_in(named, server, arrived),
-        )
-
-    def _find(
-        self,
-        find: Callable[[], tuple[PublishedServer, str]],
-        found: Callable[[PublishedServer, str], None],
-    ) -> None:
-        """
-        Find the client's server, now or when its agent is back.
-
-        @raise Rejection: it is not here, and not expected.
-        """
-        expected = self._clients.expected
-        try:
-            server = find()
-        except Unnamed:
-            raise
-        except Rejection:
-            if expected is None:
-                raise
-            self._stop_listening()
-            expected.wait(self, lambda last: self._look_again(find, found, last))
-        else:
-            if expected is not None and self._is_crowded(server[0]):
-                self._stop_listening()
-                expected.wait(self, lambda last: self._look_again(find, found, last))
-            else:
-                found(*server)
-
-    def _is_crowded(self, server: PublishedServer) -> bool:
-        """
-        Whether those who have waited for the same agent fill the waiting room.
-        """
-        return self._clients.visits.room.crowded(server, self.host)
-
-    def _look_again(
-        self,
-        find: Callable[[], tuple[PublishedServer, str]],
-        found: Callable[[PublishedServer, str], None],
-        last: bool,
-    ) -> None:
-        try:
-            server = find()
-        except Rejection as missing:
-            if last:
-                self._turn_away(missing)
-            return
-        if not last and self._is_crowded(server[0]):
-            return
-        self._expect_no_more()
-        try:
-            found(*server)
-        except Rejection as rejection:
-            self._turn_away(rejection)
-
-    def _expect_no_more(self) -> None:
-        if self._clients.expected is not None:
-            self._clients.expected.forget(self)
-
-    def _let_in(self, named: Named, server: PublishedServer, arrived: str) -> None:
-        """
-        S6: this is the server; see who the client is.
-
-        @raise Rejection: its address is not allowed.
-        """
-        check_access(server, self.host)
-        self._stop_listening()
-        self._channel.holding.replace(named.consumed, named.instead)
-        self._welcome, self._prelude = named.welcome, named.prelude
-        try:
-            login = login_to_compare(server, named.way, named.login)
-            if login is None:
-                self._seek(server, arrived)
-            else:
-                self._compare(server, arrived, login)
-        except Rejection as rejection:
-            self._turn_away(rejection)
-
-    def not_served(self, why: Rejection, answer: bytes) -> None:
-        self._answer = lambda failing: answer
-        self._turn_away(why)
-
-    def _compare(self, server: PublishedServer, arrived: str, login: Login) -> None:
-        """
-        Let the client in, if its password is right.
-
-        @raise Rejection: it cannot be compared now.
-        """
-
-        def compared(right: bool) -> None:
-            if self._over_and_gone:
-                return
-            if self._clients.registry.servers.get(server.connection_id) is not server:
-                self._turn_away(Rejection(Code.AGENT_AWAY, "the server went away"))
-            elif right:
-                self._seek(server, arrived, login)
-            else:
-                self._turn_away(
-                    Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
-                )
-
-        checking = self._clients.passwords.check(
-            server.users, login.user, login.password, self.host
-        )
-        checking.addCallback(compared).addErrback(self._cannot_compare)
-
-    def _cannot_compare(self, failure: Failure) -> None:
-        if not failure.check(AccountError):  # the relay stops
-            self._log.failure("a password could not be compared", failure)
-        if not self._over_and_gone:
-            self._turn_away(Rejection(Code.INTERNAL, "the password could not be compared"))
-
-    def _stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.stop()
-
-    def _seek(self, server: PublishedServer, arrived: str, login: Login | None = None) -> None:
-        if server.wants_address:
-            self.came_to = self._local_address()
-        self._clients.visits.seek(self._visit, self, server, arrived, login)
-
-    def _local_address(self) -> str:
-        if self._proxied is not None and self._proxied.destination is not None:
-            host, port = self._proxied.destination
-        else:
-            address: Any = self._channel.transport.getHost()  # type: ignore[union-attr]
-            host, port = getattr(address, "host", ""), getattr(address, "port", 0)
-        return f"{host}:{port}" if host else ""
-
-    def _turn_away(self, why: Rejection) -> None:
-        self._clients.visits.turn_away(self._visit, why)
-
-    def _left(self, why: Lost) -> None:
-        self._go()
-        if self._exchange is not None:
-            self._exchange.stop()
-            self._part("the client left before it was served")
-        else:
-            self._visit.client_left()
-
-    def _go(self) -> None:
-        self._over_and_gone = True
-        self._expect_no_more()
-        self._stop_listening()
-        self._clients.present.discard(self)
-
-    # The door
-
-    def tell(self, failing: Failing) -> None:
-        self._go()
-        self._clients.journal.note(
-            f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
-        )
-        if self._answer is None:
-            # A port of its own has no protocol to speak: a reset at once says
-            # more than silence.
-            self._channel.reset()
-            return
-        answer, self._answer = self._answer(failing), None
-        if answer:
-            self._channel.write(answer)
-        self._clients.finish(self._channel)
-
-    def splice(self, stream: object, place: Place[Visit]) -> None:
-        """
-        S11
-        """
-        if self._prelude is None:
-            self._join(stream, place)
-            return
-        clients = self._clients
-        self._place = place
-
-        def done(failing: Failing | None) -> None:
-            self._exchange = None
-            if failing is None:
-                self._join(stream, place)
-            else:
-                self._part(failing.reason)
-                self.tell(failing)
-
-        self._exchange = PreludeExchange(
-            stream, self._prelude, done, clients.clock, clients.limits.dial
-        )
-
-    def _part(self, why: str) -> None:
-        """
-        The session ends before it was spliced.
-        """
-        self._exchange = None
-        self._clients.journal.note(
-            f"session {self._place.session} of {self.client} is over: {why}"
-        )
-        self._visit.over()
-
-    def _join(self, stream: object, place: Place[Visit]) -> None:
-        happened("S11", "the relay splices the client channel and the data channel")
-        clients = self._clients
-        self._answer = None
-        clients.present.discard(self)
-        if self._welcome:
-            self._channel.write(self._welcome)
-        splice = clients.engine.join(self._channel, stream, clients.limits, clients.clock)
-        clients.splices[place.session] = (self, place, splice)
-        done: Deferred[SpliceReport] = splice.done
-        done.addCallback(self._over, place)
-
-    def _over(self, report: SpliceReport, place: Place[Visit]) -> None:
-        """
-        S14 to S20, from either side
-        """
-        self._clients.journal.note(
-            f"session {place.session} of {self.client} with {place.server.connection_id}"
-            f" is over after {report.duration:.3f} s: {report.reason};"
-            f" {report.forward} bytes up, {report.backward} bytes down"
-        )
-        self._clients.finished += 1
-        del self._clients.splices[place.session]
-        self._visit.over()
-
-    def abort(self) -> None:
-        """
-        End the visit of a client that is not served yet.
-        """
-        self._go()
-        self._channel.reset()
-        if self._exchange is not None:
-            self._exchange.stop()
-            self._part("the relay stops")
-        else:
-            self._visit.client_left()
 
 
 class _Port(Factory):

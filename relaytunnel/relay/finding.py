@@ -14,6 +14,7 @@ from relaytunnel.arrival import Choice, Login, Named
 from relaytunnel.config.access import allowed
 from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.relay.registry import PublishedServer, Registry
+from relaytunnel.wire.messages import LONGEST_GIVEN
 
 __all__ = [
     "LOGIN_WAYS",
@@ -176,4 +177,6 @@ def login_to_compare(server: PublishedServer, way: str, login: Login | None) -> 
         raise Rejection(
             Code.LOGIN_NEEDED, f"{server.connection_id} asks for a user name and a password"
         )
+    if len(login.user) > LONGEST_GIVEN or len(login.password) > LONGEST_GIVEN:
+        raise Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
     return login

@@ -29,6 +29,10 @@ from relaytunnel.relay.finding import Unnamed
 __all__ = ["Heard", "Listener"]
 
 
+_ASKED_ABOUT = (Code.NO_SUCH_SERVER, Code.AGENT_AWAY, Code.NOT_ALLOWED)
+"""Why a client may want to name another server."""
+
+
 class Heard(Protocol):
     """
     Whoever is told what a client said.
@@ -140,7 +144,7 @@ class Listener:
             return False
         failing = Failing(why.code, why.reason)
         asked = None
-        if why.code in (Code.NO_SUCH_SERVER, Code.AGENT_AWAY, Code.NOT_ALLOWED):
+        if self._asks and why.code in _ASKED_ABOUT:
             asked = self._arrival.ask(
                 self._directory, None if isinstance(why, Unnamed) else failing
             )

@@ -83,9 +83,10 @@ class Listeners:
         @raise StateError: it cannot be listened on.
         """
         descriptors = self._last_ones if to_the_last else self.descriptors
-        heirloom = (self._inherited.shared if shared else self._inherited.other).pop(
-            description, None
-        )
+        if shared:
+            heirloom = self._inherited.shared.pop(description, None)
+        else:
+            heirloom = self._inherited.other.pop(self._other(description), None)
         if heirloom is not None:
             adopted = adopt(self._reactor, heirloom, factory)
             return self._listening(description, adopted, kind, shared, descriptors)
@@ -118,7 +119,7 @@ class Listeners:
             if shared:
                 self._shared[description] = result
             else:
-                self._ports[description] = result
+                self._ports[self._other(description)] = result
             return result
         fault = result.value
         if isinstance(fault, CannotListenError):
@@ -126,6 +127,13 @@ class Listeners:
         else:
             reason = fault
         raise StateError(f"cannot listen on {description}: {reason}")
+
+    def _other(self, description: str) -> str:
+        """
+        @return: what the next port is kept under that no client dials.  Two of
+            them may have the same endpoint, C{tcp:0}.
+        """
+        return f"{len(self._ports)} {description}"
 
     def _late(
         self,

@@ -57,6 +57,11 @@ class Agent:
     since: float = 0.0
     servers: dict[str, PublishedServer] = field(default_factory=dict)
 
+    @property
+    def host(self) -> str:
+        """The address that it came from, without the port."""
+        return self.peer.rpartition(":")[0]
+
 
 @dataclass(eq=False)
 class PublishedServer:

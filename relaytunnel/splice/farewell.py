@@ -10,21 +10,18 @@ have passed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-import struct
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from relaytunnel.channel.edges import LOST, OUT, EdgeWatch
-from relaytunnel.channel.sockets import unsent
+from relaytunnel.channel.sockets import cut_when_killed, end_when_killed, unsent
 from relaytunnel.interfaces import SpliceLimits
 from relaytunnel.splice.pipes import PIPE_FLAGS, Pipe
 
 __all__ = ["Farewell", "abort"]
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SCRATCH = bytearray(64 * 1024)
 _READS_PER_TURN = 16
 
@@ -33,8 +30,7 @@ def abort(sock: socket.socket) -> None:
     """
     Close a socket so that the peer sees a reset.
     """
-    with contextlib.suppress(OSError):  # it is gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    cut_when_killed(sock)
     sock.close()
 
 
@@ -97,6 +93,7 @@ class Farewell:
             )
         self._pipe = None
         self._said = True
+        end_when_killed(self._sock)
         self._sock.shutdown(socket.SHUT_WR)
         return True
 

@@ -183,11 +183,16 @@ class FramedEnd(End):
         if self._left:
             return
         congested = self.outward.blocked or bool(self.rest)
+        said = self.outward.flushed
         self._give_back()
         self.stream.over()
         if self._dead or congested:
             self.channel.stream = None
             self.channel.abort()
+        elif said and self.in_ended:
+            self.channel.ended()  # the session is over there
+        elif said:
+            self.channel.send_stop()
         else:
             self.channel.send_reset()
 
@@ -202,10 +207,28 @@ class FramedEnd(End):
         self._left = True
         self.splice.lose(self, Lost.RESET)
 
+    def stop_received(self) -> None:
+        """
+        The relay has aborted the session, after its end: end it, too, and keep
+        the channel.
+        """
+        said = self.outward.flushed
+        self._give_back()
+        self.stream.over()
+        self.channel.stream = None
+        self._left = True
+        self.channel.answer_stop(said)
+        self.splice.lose(self, Lost.RESET)
+
     def finish(self) -> None:
+        if self._left:
+            return
         said = self.outward.flushed
         self._give_back()
         self.stream.over()
         if not said:
             self.channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
-        self.channel.send_rest()
+        if self.in_ended:
+            self.channel.ended()  # the session is over there
+        else:
+            self.channel.send_rest()

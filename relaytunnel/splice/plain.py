@@ -15,6 +15,7 @@ import os
 import socket
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
+from relaytunnel.channel.sockets import end_when_killed
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Flow, Splice
 from relaytunnel.splice.farewell import Farewell, abort
@@ -132,6 +133,7 @@ class PlainEnd(End):
             self.splice.lose(self, Lost.RESET)
 
     def half_close(self) -> None:
+        end_when_killed(self.sock)
         with contextlib.suppress(OSError):  # it was reset, and says so itself
             self.sock.shutdown(socket.SHUT_WR)
 

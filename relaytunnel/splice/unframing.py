@@ -156,6 +156,9 @@ class UnframingFlow(Flow):
                         self.take_end(source, self.sink)
                 elif kind is Kind.RESET:
                     source.reset_received()
+                elif kind is Kind.STOP and source.channel.joining is None:
+                    if self.ended:
+                        source.stop_received()
                 else:
                     source.lose(Lost.TRUNCATED)
         except ProtocolError:

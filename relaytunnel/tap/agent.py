@@ -15,7 +15,7 @@ from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
 from relaytunnel.tap.signals import Signals
-from relaytunnel.tap.starting import PluginOptions, Told
+from relaytunnel.tap.starting import PluginOptions, Told, keep_time
 from relaytunnel.wire.invitation import Invitation
 
 __all__ = ["Options", "makeService"]
@@ -128,6 +128,8 @@ def makeService(options: Options) -> IService:
     @return: the agent.
     """
     from twisted.internet import reactor
+
+    keep_time(reactor)
 
     try:
         service = AgentService(options.agent_config, options.invitation, reactor)

@@ -16,7 +16,7 @@ from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.tap.signals import Signals
-from relaytunnel.tap.starting import PluginOptions, Told, to_terminal
+from relaytunnel.tap.starting import PluginOptions, Told, keep_time, to_terminal
 from relaytunnel.tap.upgrading import Heir, Successor, Will
 
 __all__ = ["Options", "makeService"]
@@ -92,6 +92,8 @@ def makeService(options: Options) -> IService:
     @return: the relay.
     """
     from twisted.internet import reactor
+
+    keep_time(reactor)
 
     try:
         will = Will.read()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from twisted.python import usage
 from relaytunnel import __version__
 from relaytunnel.errors import RelayTunnelError
 
-__all__ = ["PluginOptions", "Told", "to_terminal"]
+__all__ = ["PluginOptions", "Told", "keep_time", "to_terminal"]
 
 _TWISTD_DEFAULT = "twistd.pid"
 _NO_PID_FILE = "--pidfile="
@@ -59,6 +60,16 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, *gc.get_threshold()[1:])
+
+
+def keep_time(reactor: Any) -> None:
+    """
+    Have a reactor that has nothing to do yet count its time by a clock that
+    nobody can set.  By the wall clock, as it does, every deadline would wait
+    for an hour when the clock is set back by one.
+    """
+    if not (reactor.running or reactor.getDelayedCalls()):
+        reactor.seconds = time.monotonic
 
 
 def to_terminal(text: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "PLAIN_MAGIC",
     "PLAIN_PREAMBLE_BYTES",
     "RESET_FRAME",
+    "STOP_FRAME",
     "FrameReader",
     "Kind",
     "data_frames",
@@ -39,7 +40,13 @@ class Kind(IntEnum):
     EOF = 3
     """nothing more will come in this direction: half-close."""
     RESET = 4
-    """the session is aborted."""
+    """the session is aborted, and the channel with it."""
+    STOP = 5
+    """
+    relay to agent: the session whose EOF I have sent is aborted.  It is of the
+    session before if that has ended meanwhile, and means nothing then: the
+    channel may be carrying the next one.
+    """
 
 
 _HEADER = 3
@@ -49,12 +56,14 @@ MAX_PAYLOAD = 16 * 1024 - _HEADER
 
 EOF_FRAME = bytes((Kind.EOF, 0, 0))
 RESET_FRAME = bytes((Kind.RESET, 0, 0))
+STOP_FRAME = bytes((Kind.STOP, 0, 0))
 
 _LENGTHS: dict[int, tuple[int, int]] = {
     Kind.JOIN: (TICKET_BYTES, TICKET_BYTES),
     Kind.DATA: (1, MAX_PAYLOAD),
     Kind.EOF: (0, 0),
     Kind.RESET: (0, 0),
+    Kind.STOP: (0, 0),
 }
 
 PLAIN_MAGIC = b"RTplain1"

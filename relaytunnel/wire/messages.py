@@ -18,6 +18,7 @@ from relaytunnel.errors import ProtocolError
 __all__ = [
     "FRESH",
     "LONGEST_ADDRESS",
+    "LONGEST_GIVEN",
     "MOST_ADDRESSES",
     "PROTOCOL_VERSION",
     "SAME_ENDPOINT",
@@ -61,6 +62,9 @@ LONGEST_ADDRESS = 256
 MOST_ADDRESSES = 64
 """How many of them a server has, L{Registered.reach}."""
 
+LONGEST_GIVEN = 1024
+"""How many characters a user name, or a password, that a client gives may have."""
+
 _Code = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 _Reason = Annotated[str, msgspec.Meta(max_length=256)]
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
@@ -71,7 +75,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
 _Ticket = Annotated[bytes, msgspec.Meta(min_length=TICKET_BYTES, max_length=TICKET_BYTES)]
 _Hash = Annotated[str, msgspec.Meta(max_length=256)]
-_Given = Annotated[str, msgspec.Meta(max_length=1024)]
+_Given = Annotated[str, msgspec.Meta(max_length=LONGEST_GIVEN)]
 _Few = msgspec.Meta(max_length=16)
 _Rules = msgspec.Meta(max_length=64)
 

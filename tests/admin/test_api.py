@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from relaytunnel.admin.api import status
+from relaytunnel.channel.descriptors import descriptor_limit
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.messages import Register
 from tests.running import ANY_PORT, HOST, RunningCase, eventually, request
@@ -114,6 +115,32 @@ class ApiTests(RunningCase):
         self.assertEqual((told["waiting"], told["served"], told["finished"]), (1, 1, 0))
         self.assertEqual(told["refused"], {"no-such-server": 1})
         self.assertEqual(told["turned_away"], {})
+
+    async def test_turned_away(self) -> None:
+        """
+        Connections to the agents' port that were given up are told by reason.
+        """
+        control = await self.raw_control(self.relay)
+        control.say(self.hello(self.first_invitation(self.relay), secret="guessed"))
+        await control.is_closed()
+        peer = await self.dial(self.relay.facts.agents)
+        peer.say(b"GET / HTTP/1.1\r\n")
+        await peer.end_of_all()
+        await self.raw_data(self.relay)
+        told = await self.status()
+        self.assertEqual(
+            told["turned_away"], {"authentication failed": 1, "neither TLS nor plain": 1}
+        )
+        self.assertEqual(told["unauthenticated"], 1)
+
+    async def test_descriptors(self) -> None:
+        """
+        How many descriptors there are is told, and whether anybody is accepted.
+        """
+        told = (await self.status())["descriptors"]
+        self.assertGreater(told["in_use"], 3)
+        self.assertEqual(told["limit"], descriptor_limit())
+        self.assertEqual((told["paused"], told["pauses"]), (False, 0))
 
     async def test_idle(self) -> None:
         """

@@ -91,6 +91,19 @@ class DemandTests(SynchronousTestCase):
             demand.add()
         self.assertTrue(98 <= demand.level <= 102, demand.level)
 
+    def test_clock_set_back(self) -> None:
+        """
+        A clock that is set back, by however much, makes none of them more.
+        """
+        clock = Clock()
+        clock.advance(1e9)
+        demand = Demand(clock, 1)
+        demand.add()
+        clock.rightNow -= 3600
+        self.assertEqual(demand.level, 1)
+        clock.advance(3)
+        self.assertEqual(demand.level, 0)
+
 
 class ParkedTests(ChannelsCase):
     """

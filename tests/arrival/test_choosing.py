@@ -456,9 +456,11 @@ class HarmlessTests(SynchronousTestCase):
         """
         Names and addresses of servers add no tag, no line and no key.
         """
-        servers = Servers(Choice(name, (address,)))
+        servers = Servers(Choice(name, ("http://" + address.replace(" ", ""),)))
         page = parts(asking(b"/").answer(servers, None, BROWSER, False))[2]
-        usual = parts(asking(b"/").answer(Servers(Choice("a", ("b",))), None, BROWSER, False))[2]
+        usual = parts(
+            asking(b"/").answer(Servers(Choice("a", ("http://b",))), None, BROWSER, False)
+        )[2]
         self.assertEqual(tags(page).tags, tags(usual).tags)
         told = json.loads(parts(asking(b"/").answer(servers, None, "application/json", False))[2])
         choose = told["servers"][0]["choose"]

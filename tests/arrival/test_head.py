@@ -493,7 +493,9 @@ class NotedTests(SynchronousTestCase):
         """
         An Upgrade is noted, and nothing that is only called like it.
         """
-        self.assertTrue(self.fields(b"upgrade: websocket").upgrades)
+        wanted = (b"upgrade: websocket", b"Connection: keep-alive, Upgrade")
+        self.assertTrue(self.fields(*wanted).upgrades)
+        self.assertFalse(self.fields(*wanted[:1]).upgrades)
         self.assertFalse(
             self.fields(b"Upgrade-Insecure-Requests: 1", b"Connection: upgrade").upgrades
         )

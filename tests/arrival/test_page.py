@@ -264,8 +264,9 @@ class QuestionPageTests(SynchronousTestCase):
         """
         Whatever is put in, it comes out as the same text, and adds no tag.
         """
-        page = self.page(Choice(name, (why,)), query=query, to=to, why="!" + why)
-        usual = self.page(Choice("a", ("b",)), query="c", to="/", why="!")
+        address = "http://" + why.replace(" ", "")
+        page = self.page(Choice(name, (address,)), query=query, to=to, why="!" + why)
+        usual = self.page(Choice("a", ("http://b",)), query="c", to="/", why="!")
         found, expected = structure(page).seen, structure(usual).seen
         self.assertEqual(
             [(tag, attributes.keys()) for tag, attributes in found],
@@ -281,6 +282,11 @@ class QuestionPageTests(SynchronousTestCase):
         """
         Braces are text as well.
         """
-        page = self.page(Choice("{name}", ("{0}",)), query="{", to="/{to}", why="{}")
-        for text in ("<b>{name}</b><span>{0}</span>", 'value="{"', 'value="/{to}"', ">{}</p>"):
+        page = self.page(Choice("{name}", ("http://{0}",)), query="{", to="/{to}", why="{}")
+        for text in (
+            "<b>{name}</b><span>http://{0}</span>",
+            'value="{"',
+            'value="/{to}"',
+            ">{}</p>",
+        ):
             self.assertIn(text, page)

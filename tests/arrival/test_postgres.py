@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.arrival.postgres import POSTGRES, PostgresArrival
 from relaytunnel.arrival.hello import Alert, alert
+from relaytunnel.arrival.postgres import POSTGRES, PostgresArrival
 from relaytunnel.arrival.ways import Limits, Malformed, Named, Prelude
 from relaytunnel.errors import Code, Failing
 from tests.arrival.test_tls import Client, hello, server_name

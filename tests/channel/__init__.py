@@ -220,7 +220,7 @@ class FramedPeer(Peer):
     """
     The far end of a data channel over TLS: it joins, and speaks frames.
 
-    @ivar reset_frame: whether RESET has come.
+    @ivar reset_frame: whether RESET or STOP has come.
     @ivar closed: whether the peer has closed TLS in order.
     """
 
@@ -236,7 +236,7 @@ class FramedPeer(Peer):
         self._wire = b""
         self._frames = deque([join_frame(TICKET)])
         self._shaken = False
-        self._truncate = False
+        self._truncate = self._end_said = False
         self.reset_frame = self.closed = False
 
     def send(self, data: bytes) -> None:
@@ -247,6 +247,7 @@ class FramedPeer(Peer):
         self._frames.append(frame)
 
     def end(self) -> None:
+        self._end_said = True
         self._frames.append(EOF_FRAME)
 
     def reset(self) -> None:
@@ -266,7 +267,7 @@ class FramedPeer(Peer):
         Forget what was observed, and join again on the same connection.
         """
         self.sent = self.received = 0
-        self.ended = self.was_reset = False
+        self.ended = self.was_reset = self._end_said = False
         self._seen = hashlib.sha256()
         self._frames.append(join_frame(TICKET))
 
@@ -352,6 +353,12 @@ class FramedPeer(Peer):
             self.ended = True
         elif kind is Kind.RESET:
             self.was_reset = self.reset_frame = True
+        elif kind is Kind.STOP:
+            # As an agent does: it is of this session only if its end has come.
+            if self.ended:
+                self.was_reset = self.reset_frame = True
+                if not self._end_said:
+                    self.end()
         else:
             raise ProtocolError(f"an unexpected {kind.name}")
 

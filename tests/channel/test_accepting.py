@@ -4,8 +4,7 @@ A port of Twisted's accepts for transports of ours.
 
 from __future__ import annotations
 
-import os
-import resource
+import errno
 import socket
 from typing import Any
 
@@ -14,9 +13,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.accepting import accept_with
+from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.sockets import EdgeConnection
-from tests.channel import Sockets, reactor, until
+from tests.channel import Sockets, pause_for, reactor, until
 
 
 class _Server(Factory):
@@ -51,6 +51,23 @@ class _Visitor(Protocol):
         self.lost = True
 
 
+class _Exhausted:
+    """
+    A listening socket for which there is no descriptor.
+
+    @ivar asked: how often it was asked for a connection.
+    """
+
+    def __init__(self, listening: socket.socket, number: int) -> None:
+        self.asked = 0
+        self.fileno = listening.fileno
+        self._number = number
+
+    def accept(self) -> Any:
+        self.asked += 1
+        raise OSError(self._number, "on purpose")
+
+
 class AcceptingTests(Sockets):
     """
     Visitors of a port.
@@ -62,7 +79,8 @@ class AcceptingTests(Sockets):
         self.server = _Server()
         self.port = reactor.listenTCP(0, self.server, interface="127.0.0.1", backlog=200)
         self.address = ("127.0.0.1", self.port.getHost().port)
-        accept_with(self.edges, self.port)
+        self.descriptors = Descriptors(reactor)
+        self.stop = accept_with(self.edges, self.port, descriptors=self.descriptors)
 
     async def tearDown(self) -> None:  # type: ignore[override]
         for visitor in self.server.visitors:
@@ -70,6 +88,7 @@ class AcceptingTests(Sockets):
         await until(lambda: all(each.lost for each in self.server.visitors), what="their ends")
         self.edges.closed(self.port.fileno())
         await maybeDeferred(self.port.stopListening)
+        self.descriptors.close()
         self.edges.close()
         await super().tearDown()
 
@@ -136,29 +155,49 @@ class AcceptingTests(Sockets):
 
     async def test_no_descriptors(self) -> None:
         """
-        Where no descriptor is left visitors are hung up on, as Twisted does
-        it, and others are served when there are some again.
+        Where no descriptor is left for it a visitor waits, and is served when
+        there are some again.
         """
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        client = socket.socket()
-        self.addCleanup(client.close)
-        used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
-        filling = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
-        try:
-            try:
-                while True:
-                    filling.append(os.dup(0))
-            except OSError:
-                pass
-            client.setblocking(False)
-            client.connect_ex(self.address)
-            self.assertEqual(await self.hears(client), b"")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for each in filling:
-                os.close(each)
-        self.assertEqual(await self.hears(self.client()), b"welcome")
+        for number in (errno.EMFILE, errno.ENFILE):
+            listening = self.port.socket
+            self.port.socket = exhausted = _Exhausted(listening, number)
+            client = self.client()
+            await until(lambda: self.descriptors.paused, what="a pause")
+            self.assertEqual(exhausted.asked, 1)
+            self.port.socket = listening
+            self.assertEqual(await self.hears(client), b"welcome")
+        self.assertEqual(self.descriptors.pauses, 2)
+
+    async def test_mark(self) -> None:
+        """
+        Where many are in use nobody else is accepted; who is there is not
+        concerned, and the others are accepted when there is room.
+        """
+        self.descriptors.in_use = lambda: len(self.server.visitors)
+        self.descriptors.limit = lambda: 10
+        clients = [self.client() for _ in range(12)]
+        for client in clients[:9]:
+            self.assertEqual(await self.hears(client), b"welcome")
+        await pause_for(0.6)
+        self.assertEqual(len(self.server.visitors), 9)
+        visitor = self.server.visitors[0]
+        visitor.transport.write(b"still here")  # type: ignore[union-attr]
+        self.assertEqual(await self.hears(clients[0]), b"still here")
+        self.descriptors.limit = lambda: 100
+        for client in clients[9:]:
+            self.assertEqual(await self.hears(client), b"welcome")
+
+    async def test_stopped_while_full(self) -> None:
+        """
+        A port that stops while nobody is accepted does not go on.
+        """
+        self.descriptors.pause("on purpose")
+        client = self.client()
+        await pause_for(0.05)
+        self.stop()
+        await until(lambda: not self.descriptors.paused, what="the end of the pause")
+        await pause_for(0.05)
+        self.assertRaises(BlockingIOError, client.recv, 100)
 
     async def test_stopped(self) -> None:
         """

@@ -17,7 +17,7 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel, FramedStream
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IChannel, Lost
-from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame
+from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, STOP_FRAME, data_frames, join_frame
 from tests.channel import (
     TICKET,
     Peer,
@@ -350,6 +350,87 @@ class DataChannelTests(Sockets):
         await self.until(lambda: self.lost)
         self.assertTrue(0.3 < reactor.seconds() - began < 1)
 
+    async def test_stop_crosses_the_end(self) -> None:
+        """
+        Who aborts a session after its end, when the peer has ended it as well,
+        does not touch the session that comes next on this connection.
+        """
+        stream = await self.connect()
+        stream.end()
+        await self.until(lambda: self.far.ended, "the end")
+        self.far.end()
+        self.far.new_session()
+        self.far.send(b"the next one")
+        stream.reset()
+        await self.until(lambda: len(self.streams) == 2, "the next session")
+        await self.until(lambda: self.received.data == b"the next one", "its bytes")
+        self.streams[-1].write(b"served")
+        await self.until(lambda: self.far.received == 6, "the answer")
+        self.assertFalse(self.far.was_reset)
+        self.assertIs(self.received.lost, None)
+        self.assertEqual(self.lost, [])
+
+    async def test_stop(self) -> None:
+        """
+        Otherwise the peer ends the session, what it said meanwhile is
+        discarded, and the connection may carry another one.
+        """
+        stream = await self.connect()
+        stream.end()
+        await self.until(lambda: self.far.ended, "the end")
+        self.far.send(os.urandom(100_000))
+        stream.reset()
+        self.assertFalse(self.channel.usable)
+        await self.until(lambda: self.idle, "the answer")
+        self.assertTrue(self.far.reset_frame)
+        self.assertEqual(self.idle, [self.channel])
+        self.assertTrue(self.channel.usable)
+        self.far.new_session()
+        await self.until(lambda: len(self.streams) == 2, "the next session")
+
+    async def test_stop_finishes(self) -> None:
+        """
+        The same after all that was written, where nobody listens any more.
+        """
+        stream = await self.connect()
+        stream.write(b"the last words")
+        stream.finish()
+        await self.until(lambda: self.idle, "the answer")
+        self.assertEqual(self.far.received, 14)
+        self.assertTrue(self.far.ended and self.far.reset_frame)
+        self.assertTrue(self.channel.usable)
+
+    async def test_stop_that_is_not_answered(self) -> None:
+        """
+        A peer that does not end in time is hung up on.
+        """
+        stream = await self.connect()
+        stream.end()
+        await self.until(lambda: self.far.ended, "the end")
+        self.far._end_said = True
+        stream.reset()
+        await self.until(lambda: self.lost, "it is hung up on")
+        self.assertEqual(self.idle, [])
+
+    async def test_joins_while_stopping(self) -> None:
+        """
+        Nothing but the end may come then.
+        """
+        stream = await self.connect()
+        stream.end()
+        self.far.send_frame(join_frame(TICKET))
+        stream.reset()
+        await self.until(lambda: self.lost, "it is hung up on")
+        self.assertEqual(len(self.streams), 1)
+
+    async def test_stop_at_the_relay(self) -> None:
+        """
+        An agent does not say that.
+        """
+        await self.connect()
+        self.far.send_frame(STOP_FRAME)
+        await self.until(lambda: self.lost, "it is hung up on")
+
     async def test_finish_while_congested(self) -> None:
         """
         Finishing delivers everything first, however slow its reader.
@@ -492,6 +573,57 @@ class DataChannelTests(Sockets):
         received = Received()
         stream.attach(received)
         self.assertEqual(received.events, ["end sent"])
+
+
+class StoppedTests(Sockets):
+    """
+    The agent's end of a session that the relay aborts after its end.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.idle: list[DataChannel] = []
+        self.channel = DataChannel(reactor, Limits(), None)
+        self.channel.idle = self.idle.append
+        self.transport = StringTransport()
+        self.channel.makeConnection(self.transport)
+        self.join()
+
+    def join(self) -> None:
+        self.received = Received()
+        self.stream = self.channel.join(TICKET)
+        self.stream.attach(self.received)
+        self.transport.clear()
+
+    async def test_of_this_session(self) -> None:
+        """
+        The session is lost, its end is sent, and the connection is kept.
+        """
+        self.channel.dataReceived(EOF_FRAME + STOP_FRAME)
+        self.assertIs(self.received.lost, Lost.RESET)
+        self.assertEqual(self.transport.value(), EOF_FRAME)
+        self.assertEqual(self.idle, [self.channel])
+        self.assertTrue(self.channel.usable)
+
+    async def test_of_the_last_session(self) -> None:
+        """
+        The next session does not notice.
+        """
+        self.stream.end()
+        self.channel.dataReceived(EOF_FRAME)
+        self.join()
+        self.channel.dataReceived(STOP_FRAME + data_frames(b"hello"))
+        self.assertIs(self.received.lost, None)
+        self.assertEqual(self.received.data, b"hello")
+
+    async def test_of_an_idle_channel(self) -> None:
+        """
+        Nor does a connection that carries none.
+        """
+        self.stream.end()
+        self.channel.dataReceived(EOF_FRAME)
+        self.channel.dataReceived(STOP_FRAME)
+        self.assertTrue(self.channel.usable)
 
 
 class AgentsEndTests(Sockets):

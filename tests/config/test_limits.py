@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from relaytunnel.config.limits import LIMIT_KEYS, Limits
 from relaytunnel.errors import ConfigError
 
+MAY_BE_NOUGHT = {"sessions_per_relay", "penalty_auth", "penalty_none", "penalty_most"}
+
 
 class LimitsTests(SynchronousTestCase):
     """
@@ -28,23 +30,37 @@ class LimitsTests(SynchronousTestCase):
         self.assertEqual((limits.handshake, limits.authentication), (5.0, 10.0))
         self.assertEqual((limits.held, limits.send_queue), (32 * 1024, 256 * 1024))
         self.assertEqual((limits.notify_rate, limits.notify_burst), (50.0, 100))
+        self.assertEqual(
+            (
+                limits.unauthenticated_per_source,
+                limits.unauthenticated_early,
+                limits.unauthenticated,
+            ),
+            (16, 64, 512),
+        )
+        self.assertEqual(
+            (limits.penalty_auth, limits.penalty_none, limits.penalty_most), (5.0, 1.0, 600.0)
+        )
 
     def test_keys(self) -> None:
         """
         In files the names of limits have hyphens.
         """
         self.assertEqual(LIMIT_KEYS["waiting-per-server"], "waiting_per_server")
-        self.assertEqual(len(LIMIT_KEYS), 30)
+        self.assertEqual(len(LIMIT_KEYS), 37)
 
     def test_positive(self) -> None:
         """
-        No limit may be zero or less, and its bounds are named.
+        No limit may be less than zero, nor zero unless that switches it off;
+        its bounds are named.
         """
         for key, name in LIMIT_KEYS.items():
-            for value in (0, -1):
+            if name in MAY_BE_NOUGHT:
+                Limits(**{name: 0})
+            for value in (-1,) if name in MAY_BE_NOUGHT else (0, -1):
                 faults = [f for f in self.faults(**{name: value}) if f"[limits] {key}: " in f]
                 self.assertEqual(len(faults), 1)
-                self.assertRegex(faults[0], rf"{value} is not from (1|0\.01) to \d+$")
+                self.assertRegex(faults[0], rf"{value} is not from (0|1|0\.01) to \d+$")
 
     def test_too_large(self) -> None:
         """

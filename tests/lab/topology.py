@@ -16,12 +16,14 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-from twisted.trial.unittest import FailTest, TestCase
+from twisted.trial.unittest import FailTest
 
-__all__ = ["Host", "Lab", "LabError", "Segment", "unavailable"]
+__all__ = ["Cleaning", "Host", "Lab", "LabError", "Segment", "unavailable"]
 
 _numbers = itertools.count(1)
 
@@ -78,6 +80,15 @@ def unavailable() -> str | None:
     L{None}, and the tests fail where they would have been skipped.
     """
     return None if os.environ.get("RELAYTUNNEL_LAB") == "require" else _obstacle()
+
+
+class Cleaning(Protocol):
+    """
+    What a lab asks of a test: to clean up behind itself, however it ends.
+    """
+
+    def addCleanup(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call this in the end."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ class Lab:
     failed while it built them.
     """
 
-    def __init__(self, testcase: TestCase) -> None:
+    def __init__(self, testcase: Cleaning) -> None:
         """
         @raise LabError: when this machine cannot have one.
         """

@@ -236,10 +236,6 @@ class QuestionTests(BrowserCase):
         )
         self.assertEqual(said, ["web has /", "other has /"])
 
-    test_another_choice.todo = (  # type: ignore[attr-defined]
-        "the browser's connection is the server's that was chosen first, as long as it is kept"
-    )
-
     async def test_by_host(self) -> None:
         """
         By Host nothing is asked; a name that leads nowhere has a page that says

@@ -526,7 +526,8 @@ class ChosenTests(RunningCase):
     async def test_choice(self) -> None:
         """
         The answer to the question is kept in a cookie, with which the next
-        request reaches its server untouched.
+        request reaches its server, as the last on its connection: the one
+        after it may be for another.
         """
         control = await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
         page = await self.ask("/a?b", "Accept: text/html")
@@ -541,7 +542,7 @@ class ChosenTests(RunningCase):
         notify = await control.hears(Notify)
         self.assertEqual(notify.arrived, "chosen:web")
         data = await self.raw_data(self.relay, notify.ticket)
-        await data.hears(again)
+        await data.hears(again[:-2] + b"Connection: close\r\n\r\n")
 
     async def test_chosen_is_gone(self) -> None:
         """

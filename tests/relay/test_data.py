@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from relaytunnel.channel.tls import AgentTLS
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.data import Kind, data_frames, join_frame, plain_preamble
-from relaytunnel.wire.messages import Notify, Register
+from relaytunnel.wire.messages import Notify, Ping, Pong, Register, Welcome
 from tests.running import HOST, Peer, RawControl, RawData, RunningCase, echo, eventually, request
 
 
@@ -384,6 +384,90 @@ class PortTests(RunningCase):
         await eventually(lambda: relay.agents_port.unauthenticated > 1, "both are counted")
         third = await self.dial(relay.facts.agents)
         await eventually(lambda: third.ended or third.lost, "the third is closed")
+
+    async def test_control_counts(self) -> None:
+        """
+        A control channel counts until an agent has come in on it, or it is
+        gone.
+        """
+        relay = self.start_relay()
+        control = await self.raw_control(relay)
+        self.assertEqual(relay.agents_port.unauthenticated, 1)
+        control.say(self.hello(self.first_invitation(relay)))
+        await control.hears(Welcome)
+        self.assertEqual(relay.agents_port.unauthenticated, 0)
+        other = await self.raw_control(relay)
+        self.assertEqual(relay.agents_port.unauthenticated, 1)
+        other.say(Ping(number=1))
+        await other.hears(Pong)  # so the handshake is done at both ends
+        other.abort()
+        await self.turned_away(relay, "never authenticated", other)
+
+    async def test_silent_control(self) -> None:
+        """
+        One on which nobody says who it is is counted as silent.
+        """
+        relay = self.start_relay({"authentication": 0.2})
+        await self.turned_away(relay, "silent", await self.raw_control(relay))
+
+    async def test_wrong_secret(self) -> None:
+        """
+        A wrong secret is counted as that.
+        """
+        relay = self.start_relay()
+        control = await self.raw_control(relay)
+        control.say(self.hello(self.first_invitation(relay), secret="guessed"))
+        await self.turned_away(relay, "authentication failed", control)
+
+    async def test_penalty(self) -> None:
+        """
+        A source that offers nothing is not let in for a while.
+        """
+        relay = self.start_relay({"penalty_none": 100})
+        peer = await self.dial(relay.facts.agents)
+        peer.say(b"GET / HTTP/1.1\r\n")
+        await peer.end_of_all()
+        again = await self.dial(relay.facts.agents)
+        await again.end_of_all()
+        self.assertEqual(
+            dict(relay.agents_port.turned_away), {"neither TLS nor plain": 1, "in penalty": 1}
+        )
+
+    async def test_penalty_of_tickets(self) -> None:
+        """
+        So it is with tickets that join nothing, with TLS and without.
+        """
+        for plain in (False, True):
+            relay = self.start_relay({"penalty_none": 100})
+            if plain:
+                peer = await self.dial(relay.facts.agents)
+                peer.say(plain_preamble(bytes(32)))
+                await peer.is_reset()
+            else:
+                data = await self.raw_data(relay, bytes(32))
+                await data.hears_kind(Kind.RESET)
+            again = await self.dial(relay.facts.agents)
+            await again.end_of_all()
+            self.assertEqual(
+                dict(relay.agents_port.turned_away), {"no such ticket": 1, "in penalty": 1}
+            )
+
+    async def test_known_by_a_ticket(self) -> None:
+        """
+        Where a data channel has joined from more may be opened, also when the
+        agent is elsewhere and gone.
+        """
+        relay = self.start_relay({"unauthenticated_per_source": 1})
+        control = await self.raw_agent(relay, "web")
+        client, notify = await self.session(relay, control)
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(b"GET")
+        control.abort()
+        client.reset()
+        await eventually(lambda: not relay.clients.splices, "the session is over")
+        for _ in range(3):
+            await self.raw_data(relay)
+        self.assertEqual(relay.agents_port.unauthenticated, 3)
 
     async def test_authenticated_do_not_count(self) -> None:
         """

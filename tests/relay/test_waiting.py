@@ -426,6 +426,35 @@ class AdmissionTests(RoomCase):
         self.assertIn("2 sessions of this client are running", self.busy(self.second))
         self.enter(self.second, client="b")
 
+    def test_sessions_per_relay(self) -> None:
+        """
+        Only so many sessions are at a relay, whether they wait or run.
+        """
+        self.room = self.a_room(sessions_per_relay=2)
+        self.serve(client="a")
+        place = self.enter(self.foreign, client="b")
+        self.assertEqual(
+            self.busy(self.second, "c"),
+            "2 sessions run or wait at this relay; no more are allowed",
+        )
+        self.room.leave(place)
+        self.enter(self.second, client="c")
+
+    def test_room_for(self) -> None:
+        """
+        Where that is not limited there are as many as there is room for.
+        """
+
+        def a_room(**limits: int) -> WaitingRoom[str]:
+            return WaitingRoom(Limits(**limits), self.clock.seconds, tickets(), room_for=1)
+
+        self.room = a_room()
+        self.enter()
+        self.assertIn("1 sessions run or wait at this relay", self.busy(self.foreign, "c"))
+        self.room = a_room(sessions_per_relay=2)
+        self.enter()
+        self.enter(self.foreign, "c")
+
     def test_room_again(self) -> None:
         """
         When somebody left, the next is let in.

@@ -9,6 +9,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from relaytunnel.splice.choice import PumpEngine
+from relaytunnel.wire.data import STOP_FRAME
 from tests.channel import pause_for
 from tests.splice.contract import FRAMED, TCP, SpliceCase
 
@@ -51,6 +52,38 @@ class NoRoomTests(SpliceCase):
         await self.until(lambda: self.first.over and self.second.ended, "both ends")
         self.assert_received(self.first, b"an answer, and more")
         self.assertEqual((await self.clean_report()).reason, "clean")
+
+    async def test_stopped(self) -> None:
+        """
+        A session that the relay aborts after its end is over, and its
+        connection may carry another one.
+        """
+        await self.join()
+        self.data_channels[0].joining = None  # as at the agent
+        self.second.send(b"the last words")
+        self.second.end()
+        await self.until(lambda: self.first.ended, "the end")
+        self.second.send_frame(STOP_FRAME)
+        self.assertEqual((await self.report()).reason, "second reset")
+        await self.until(lambda: self.second.ended, "the agent's end")
+        await self.until(lambda: self.first.over, "the end of the server's connection")
+        self.assertEqual(self.first.received, 14)
+        self.assertEqual(self.parked, self.data_channels)
+        self.assertTrue(self.parked[0].usable)
+
+    async def test_stop_of_the_last_one(self) -> None:
+        """
+        One that is meant for the session before means nothing.
+        """
+        await self.join()
+        self.data_channels[0].joining = None
+        self.second.send_frame(STOP_FRAME)
+        self.second.send(b"goes on")
+        await self.until(lambda: self.first.received == 7, "the bytes behind it")
+        self.assertEqual(self.reports, [])
+        self.first.end()
+        self.second.end()
+        await self.until(lambda: self.first.over and self.second.ended, "both ends")
 
     async def test_lost_meanwhile(self) -> None:
         """

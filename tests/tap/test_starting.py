@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from twisted.application.service import MultiService, Service
@@ -16,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import AccountError, StateError
 from relaytunnel.tap.relay import Options as RelayOptions
-from relaytunnel.tap.starting import Told, to_terminal
+from relaytunnel.tap.starting import Told, keep_time, to_terminal
 from tests.processes import Finished, empty_directory, free_port, run, start_relay
 
 
@@ -26,6 +27,45 @@ class _Fails(Service):
 
     def startService(self) -> None:
         raise self.fault
+
+
+class _Reactor:
+    """
+    As much of a reactor as tells the time.
+    """
+
+    running = False
+
+    def __init__(self, *calls: object) -> None:
+        self.seconds = time.time
+        self._calls = list(calls)
+
+    def getDelayedCalls(self) -> list[object]:
+        return self._calls
+
+
+class TimeTests(SynchronousTestCase):
+    """
+    Whoever sets the clock moves no deadline.
+    """
+
+    def test_idle(self) -> None:
+        """
+        A reactor that has nothing to do yet counts by a clock that goes on.
+        """
+        reactor = _Reactor()
+        keep_time(reactor)
+        self.assertIs(reactor.seconds, time.monotonic)
+
+    def test_busy(self) -> None:
+        """
+        One that has is left alone: what it has to do has a time already.
+        """
+        busy, running = _Reactor("something"), _Reactor()
+        running.running = True
+        for each in (busy, running):
+            keep_time(each)
+            self.assertIs(each.seconds, time.time)
 
 
 class ToldTests(SynchronousTestCase):

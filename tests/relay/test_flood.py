@@ -1,0 +1,213 @@
+"""
+The agents' port of a real relay among many that mean no good.
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import cycle
+
+from twisted.internet.interfaces import IDelayedCall
+
+from relaytunnel.channel.descriptors import descriptor_limit, descriptors_in_use
+from relaytunnel.errors import Code
+from relaytunnel.relay.service import RelayService
+from relaytunnel.wire.messages import Denied, Goodbye
+from tests.running import HOST, RawControl, RunningCase, eventually, reactor
+
+SILENT = 500
+_PER_SOURCE = 8
+_RECONNECTS = 20
+
+
+class SilentTests(RunningCase):
+    """
+    Five hundred connections that say nothing, from as many addresses as they
+    need; whoever of them is hung up on comes again.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        super().setUp()
+        limit = descriptor_limit()
+        # Both ends of each are here.
+        if limit is not None and limit < descriptors_in_use() + 2 * SILENT + 400:
+            self.skipTest(f"{limit} descriptors are too few for {SILENT} connections")
+        self.relay = self.start_relay()
+        self.sockets: list[socket.socket] = []
+        sources = range(1, 2 + SILENT // _PER_SOURCE)
+        self.sources = cycle(f"127.1.0.{number}" for number in sources)
+        self.again: IDelayedCall | None = None
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        if self.again is not None:
+            self.again.cancel()
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
+
+    def flood(self) -> None:
+        """
+        Have as many connections as there are to be, now and from now on.
+        """
+        still = []
+        for sock in self.sockets:
+            try:
+                closed = sock.recv(1) == b""
+            except BlockingIOError:
+                closed = False
+            except OSError:
+                closed = True
+            if closed:
+                sock.close()
+            else:
+                still.append(sock)
+        while len(still) < SILENT:
+            sock = socket.socket()
+            sock.bind((next(self.sources), 0))
+            sock.setblocking(False)
+            sock.connect_ex((HOST, self.relay.facts.agents))
+            still.append(sock)
+        self.sockets = still
+        self.again = reactor.callLater(0.1, self.flood)
+
+    async def flooded(self) -> None:
+        self.flood()
+        # With as many there as that, four of five strangers are turned away.
+        await eventually(lambda: self.relay.agents_port.unauthenticated > 420, "they are there")
+
+    async def enters(self) -> RawControl | None:
+        """
+        Try to come in once.
+        """
+        control = await self.raw_control(self.relay)
+        if control.ready:
+            control.say(self.hello(self.first_invitation(self.relay)))
+            await eventually(lambda: control.messages or control.lost, "it is in or not")
+            if control.messages:
+                return control
+        return None
+
+    async def test_reconnects(self) -> None:
+        """
+        An agent that was there before reconnects at its first try, every time,
+        and within a second.
+        """
+        (await self.raw_agent(self.relay)).abort()
+        await self.flooded()
+        times = []
+        for _ in range(_RECONNECTS):
+            began = reactor.seconds()
+            control = await self.enters()
+            times.append(reactor.seconds() - began)
+            assert control is not None
+            control.abort()
+            await eventually(lambda: not self.relay.registry.agents, "it is gone")
+        self.assertGreater(self.relay.agents_port.unauthenticated, 400)
+        # The worst one may have met with a busy machine: both ends are here.
+        self.assertLess(sorted(times)[-2], 1.0, times)
+
+    async def test_session(self) -> None:
+        """
+        Data channels come through, and sessions do not notice.
+        """
+        control = await self.raw_agent(self.relay, "web")
+        await self.flooded()
+        client, notify = await self.session(self.relay, control)
+        data = await self.raw_data(self.relay, notify.ticket)
+        await data.hears(b"GET")
+        data.say(b"undisturbed")
+        await client.hears(b"undisturbed")
+
+    async def test_new_agent(self) -> None:
+        """
+        An agent that was never there gets in by trying again.
+        """
+        await self.flooded()
+        for _ in range(200):
+            if await self.enters() is not None:
+                break
+        self.assertEqual(set(self.relay.registry.agents), {"first"})
+        self.assertGreater(self.relay.agents_port.turned_away["dropped early"], 0)
+
+
+class GuessingTests(RunningCase):
+    """
+    Somebody who has no right secret, and an agent that has, behind the same
+    address.  One guess is enough here, for longer than a test takes.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay = self.start_relay({"penalty_auth": 100})
+        self.invitation = self.first_invitation(self.relay)
+
+    async def guesses(self, times: int, agent: str = "guest") -> list[str]:
+        """
+        @return: the codes that the guesses are answered with; nothing for one
+            that is not let in to make it.
+        """
+        codes = []
+        for _ in range(times):
+            control = await self.raw_control(self.relay)
+            if control.ready:
+                control.say(self.hello(self.invitation, agent=agent, secret="guessed"))
+                await eventually(lambda c=control: c.messages or c.lost, "an answer")  # type: ignore[misc]
+            answer = control.messages[0] if control.messages else None
+            codes.append(answer.code if isinstance(answer, Denied | Goodbye) else "")
+            control.abort()
+        return codes
+
+    async def works(self, relay: RelayService, control: RawControl) -> None:
+        client, notify = await self.session(relay, control)
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(b"GET")
+        data.say(b"here you are")
+        await client.hears(b"here you are")
+
+    async def test_beside_an_agent(self) -> None:
+        """
+        Further guesses are put off, not checked; the agent works, and
+        reconnects, as if nothing was.
+        """
+        control = await self.raw_agent(self.relay, "web")
+        codes = await self.guesses(20)
+        self.assertEqual(codes, [Code.AUTH.value] + [Code.BUSY.value] * 19)
+        await self.works(self.relay, control)
+        control.abort()
+        await eventually(lambda: not self.relay.registry.agents, "it is gone")
+        await self.guesses(5)
+        await self.works(self.relay, await self.raw_agent(self.relay, "web"))
+        self.assertEqual(
+            dict(self.relay.agents_port.turned_away),
+            {"authentication failed": 1, "in penalty": 24},
+        )
+
+    async def test_of_its_name(self) -> None:
+        """
+        So it does when the guesses are of its own name.
+        """
+        (await self.raw_agent(self.relay)).abort()
+        codes = await self.guesses(20, self.invitation.agent)
+        self.assertEqual(codes, [Code.AUTH.value] * 20)
+        await self.works(self.relay, await self.raw_agent(self.relay, "web", epoch=2))
+
+    async def test_alone(self) -> None:
+        """
+        Where no agent ever was nobody else is let in.
+        """
+        self.assertEqual(await self.guesses(3), [Code.AUTH.value, "", ""])
+        self.assertEqual(self.relay.agents_port.turned_away["in penalty"], 2)
+
+    async def test_gone_while_checked(self) -> None:
+        """
+        A guess costs the same when nobody waits for the answer.
+        """
+        control = await self.raw_control(self.relay)
+        control.say(self.hello(self.invitation, secret="guessed"))
+        control.transport.loseConnection()
+        turned_away = self.relay.agents_port.turned_away
+        await eventually(lambda: turned_away["authentication failed"], "it is checked")
+        self.assertEqual(await self.guesses(1), [""])

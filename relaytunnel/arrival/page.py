@@ -90,8 +90,9 @@ form { margin: 0; }
 input, button { font: inherit; color: inherit; border-radius: .5rem; min-height: 2.75rem; }
 input { flex: 1; min-width: 0; padding: .5rem .75rem; background: var(--paper);
   border: 1px solid var(--field); }
+::placeholder { color: var(--soft); opacity: 1; }
 button { cursor: pointer; padding: .5rem .9rem; background: var(--paper);
-  border: 1px solid var(--line); }
+  border: 1px solid var(--field); }
 button:hover, button:focus-visible { border-color: var(--mark); }
 ul { list-style: none; margin: 0 0 1rem; padding: 0; display: grid; gap: .5rem; }
 li button { width: 100%; text-align: left; overflow-wrap: anywhere; }

@@ -59,6 +59,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.draining": 4,
     "relaytunnel.tap": 5,
     "relaytunnel.cli": 5,
+    "relaytunnel.commands": 5,
     "relaytunnel.demo": 5,
     "relaytunnel.visiting": 5,
 }

@@ -9,8 +9,8 @@ from zope.interface import implementer
 from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.framed import FramedStream
 from relaytunnel.channel.records import Calls, calls_for
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.channel.tcp import Released, TCPChannel
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, SpliceLimits
 from relaytunnel.splice.framed import FramedEnd

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
-from relaytunnel.channel.framed import FramedStream
 from relaytunnel.channel.records import Calls
 from relaytunnel.channel.secure import TLSConnection
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Splice
 from relaytunnel.wire.data import EOF_FRAME

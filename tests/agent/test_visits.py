@@ -5,6 +5,8 @@ What a client of a real agent meets when its server does not behave.
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import suppress
 
 from twisted.internet.error import (
     ConnectError,
@@ -25,6 +27,14 @@ from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
 from tests.running import HOST, Peer, RunningCase, Target, eventually, hello_page, reactor, request
+
+_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+)
 
 
 class TargetTests(RunningCase):
@@ -187,6 +197,32 @@ class SessionTests(RunningCase):
         self.assertEqual(relay.visits.sessions, {})
         room = relay.visits.room
         self.assertEqual((room.waiting, room.served), (0, 0))
+
+    async def test_keepalive(self) -> None:
+        """
+        Each end of ours of all four channels has keepalive; those of control
+        channels, which are always read, have a user timeout as well.
+        """
+        relay, _, client, visit = await self.begin()
+        agents = relay.facts.agents
+        theirs = (client.transport.fileno(), visit.transport.fileno())
+        found: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+                ports = sock.getpeername()[1], sock.getsockname()[1]
+                if int(name) not in theirs:
+                    options = tuple(sock.getsockopt(*option) for option in _OPTIONS)
+                    kind = (agents in ports, max(options) > 60)
+                    found.setdefault(kind, []).append(options)
+        alive = (1, 60, 10, 6)
+        self.assertEqual(
+            found,
+            {
+                (True, True): [(*alive, 60_000)] * 2,  # control
+                (True, False): [(*alive, 0)] * 2,  # data
+                (False, False): [(*alive, 0)] * 2,  # client and server
+            },
+        )
 
     async def test_client_ends_first(self) -> None:
         """

@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.testing import StringTransport
 
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.framed import DataChannel, FramedStream
+from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, STOP_FRAME, data_frames, join_frame

@@ -101,13 +101,15 @@ class TCPChannelTests(Sockets):
                     (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                     (socket.IPPROTO_TCP, socket.TCP_NODELAY),
                     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
                     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
                 )
             ]
 
-        self.assertEqual(options(), [1, 1, 60, 0])
+        self.assertEqual(options(), [1, 1, 60, 10, 6, 0])
         tune(channel.transport, always_read=True)
-        self.assertEqual(options(), [1, 1, 60, 60000])
+        self.assertEqual(options(), [1, 1, 60, 10, 6, 60000])
 
     async def test_no_socket(self) -> None:
         """

@@ -4,7 +4,9 @@ Control channels at a real relay: who is let in, and what may be said.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
+
+import msgspec
 
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config.names import PortRange
@@ -16,6 +18,7 @@ from relaytunnel.wire.messages import (
     Accept,
     Denied,
     Goodbye,
+    Message,
     Notify,
     Ping,
     Pong,
@@ -27,6 +30,7 @@ from relaytunnel.wire.messages import (
     Withdraw,
     Withdrawn,
 )
+from tests.processes import until
 from tests.running import HOST, Peer, RawControl, RunningCase, echo, eventually, reactor, request
 
 
@@ -88,6 +92,21 @@ class AdmissionTests(RunningCase):
         """
         control = await self.raw_control(self.relay)
         await control.is_closed(2)
+
+    async def test_says_it_slowly(self) -> None:
+        """
+        Who says it a byte at a time has no longer.
+        """
+        control = await self.raw_control(self.relay)
+        began, rest = reactor.seconds(), iter(frame(self.hello(self.invitation)))
+
+        def drip() -> object:
+            control.say_raw(bytes((next(rest),)))
+            return control.lost
+
+        await until(drip, 2, "it is not listened to any more", 0.02)
+        self.assertLess(reactor.seconds() - began, 1)
+        self.assertEqual(self.relay.registry.agents, {})
 
     async def test_not_two_hellos(self) -> None:
         """
@@ -247,6 +266,41 @@ class FaultTests(RunningCase):
         await control.is_closed()
         client.say(b"undisturbed")
         await client.hears(b"undisturbed")
+
+    async def test_every_message(self) -> None:
+        """
+        Whatever message an agent says of another's session and server, before
+        or after coming in, both are as before.
+        """
+        relay, agent, client = await self.talking()
+        first = self.first_invitation(relay)
+        (number,) = relay.clients.splices
+        fields: dict[str, Any] = {
+            **{"session": number, "connection_id": "echo", "agent": "office", "secret": "guess"},
+            **{"version": 1, "epoch": 1, "number": 1, "code": "revoked", "reason": "because"},
+            **{"relay": "a", "node": "b", "sessions": 1, "ping": 1.0, "ticket": bytes(32)},
+            **{"client": "c", "arrived": "d", "reconnect_in": 0.0, "try_for": 1.0},
+        }
+        for kind in get_args(Message):
+            required = [field.name for field in msgspec.structs.fields(kind) if field.required]
+            message = kind(**{name: fields[name] for name in required})
+            for known in (False, True):
+                if known:
+                    control = await self.raw_agent(relay, invitation=first)
+                else:
+                    control = await self.raw_control(relay)
+                control.say(message)
+                await eventually(
+                    lambda c=control: c.messages or c.lost,  # type: ignore[misc]
+                    f"an answer to {kind.__name__}",
+                )
+                control.abort()
+                client.received = b""
+                client.say(b"undisturbed")
+                await client.hears(b"undisturbed")
+        self.assertEqual(list(relay.clients.splices), [number])
+        self.assertEqual(relay.registry.servers["echo"].agent.agent_id, "office")
+        self.assertIsNot(agent.control, None)
 
     async def test_unasked_pong(self) -> None:
         """

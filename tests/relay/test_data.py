@@ -14,7 +14,18 @@ from relaytunnel.channel.tls import AgentTLS
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.data import Kind, data_frames, join_frame, plain_preamble
 from relaytunnel.wire.messages import Notify, Ping, Pong, Register, Welcome
-from tests.running import HOST, Peer, RawControl, RawData, RunningCase, echo, eventually, request
+from tests.processes import until
+from tests.running import (
+    HOST,
+    Peer,
+    RawControl,
+    RawData,
+    RunningCase,
+    echo,
+    eventually,
+    reactor,
+    request,
+)
 
 
 class TicketTests(RunningCase):
@@ -287,6 +298,23 @@ class PortTests(RunningCase):
         relay = self.start_relay({"handshake": 0.2})
         peer = await self.dial(relay.facts.agents)
         peer.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        await self.turned_away(relay, "silent", peer)
+
+    async def test_slow_handshake(self) -> None:
+        """
+        Who goes on a byte at a time has no longer.
+        """
+        relay = self.start_relay({"handshake": 0.2})
+        peer = await self.dial(relay.facts.agents)
+        peer.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        began = reactor.seconds()
+
+        def drip() -> bool:
+            peer.say(b"x")
+            return peer.ended or peer.lost is not None
+
+        await until(drip, 2, "it is not listened to any more", 0.02)
+        self.assertLess(reactor.seconds() - began, 1)
         await self.turned_away(relay, "silent", peer)
 
     async def test_half_a_ticket(self) -> None:

@@ -5,6 +5,8 @@ The agents' port of a real relay among many that mean no good.
 from __future__ import annotations
 
 import socket
+import struct
+from collections import Counter
 from itertools import cycle
 
 from twisted.internet.interfaces import IDelayedCall
@@ -12,8 +14,8 @@ from twisted.internet.interfaces import IDelayedCall
 from relaytunnel.channel.descriptors import descriptor_limit, descriptors_in_use
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
-from relaytunnel.wire.messages import Denied, Goodbye
-from tests.running import HOST, RawControl, RunningCase, eventually, reactor
+from relaytunnel.wire.messages import Cancel, Denied, Goodbye, Notify
+from tests.running import HOST, RawControl, RunningCase, eventually, reactor, request
 
 SILENT = 500
 _PER_SOURCE = 8
@@ -131,6 +133,34 @@ class SilentTests(RunningCase):
                 break
         self.assertEqual(set(self.relay.registry.agents), {"first"})
         self.assertGreater(self.relay.agents_port.turned_away["dropped early"], 0)
+
+
+class ResettingTests(RunningCase):
+    """
+    Clients that connect, name a server and reset, again and again.
+    """
+
+    async def test_loop(self) -> None:
+        """
+        The agent hears of a burst of them and is told that they are gone, the
+        others are turned away, and nobody is left in the waiting room.
+        """
+        relay = self.start_relay({"notify_burst": 20, "notify_rate": 0.01})
+        control = await self.raw_agent(relay, "web")
+        room = relay.visits.room
+        for _ in range(100):
+            with socket.create_connection((HOST, relay.facts.clients[0])) as client:
+                client.sendall(request("web"))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await eventually(lambda: relay.clients.present, "it has come")
+                await eventually(lambda: room.waiting or not relay.clients.present, "it waits")
+        await eventually(lambda: not room.waiting, "nobody waits", 1)
+        await eventually(lambda: not relay.clients.present, "nobody is here")
+        told = Counter(type(message) for message in control.messages)
+        self.assertEqual(told[Notify], 20)
+        await eventually(
+            lambda: sum(isinstance(m, Cancel) for m in control.messages) == 20, "all are called off"
+        )
 
 
 class GuessingTests(RunningCase):

@@ -5,6 +5,7 @@ The ports that a relay listens on.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +44,19 @@ class ListenersTests(RunningCase):
         await self.dial(port)
         await self.listeners.stop()
         await self.refused(port)
+
+    def test_backlog(self) -> None:
+        """
+        The kernel keeps 1,024 who have not been accepted yet, on every port;
+        an endpoint may say otherwise.
+        """
+        ports: list[Any] = [
+            self.listeners.listen(ANY_PORT, self.factory),
+            self.listeners.listen(f"{ANY_PORT}:backlog=7", self.factory),
+        ]
+        self.listeners.open(self.port)
+        self.assertEqual([port.backlog for port in ports], [1024, 7])
+        self.assertEqual(self.listeners._own[self.port].backlog, 1024)
 
     def test_no_endpoint(self) -> None:
         """

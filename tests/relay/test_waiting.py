@@ -4,6 +4,8 @@ Tests of the waiting room: who is let in, and which ticket joins what.
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable
 from itertools import count
 
@@ -296,6 +298,25 @@ class TicketTests(RoomCase):
         ticket = self.enter().ticket
         for wrong in (ticket[:-1] + bytes((ticket[-1] ^ 1,)), ticket[:-1], ticket + b"\0", b""):
             self.assertIsNone(self.room.redeem(wrong))
+
+    def test_guesses(self) -> None:
+        """
+        A hundred thousand guesses join nothing, though as many wait as may; the
+        right tickets are still good.
+        """
+        # Of 2**256 tickets: ten times as many guesses would show no more.
+        self.room = WaitingRoom(
+            Limits(waiting_per_server=1024, waiting_per_agent=1024, notify_burst=1024),
+            self.clock.seconds,
+            lambda: os.urandom(TICKET_BYTES),
+        )
+        places = [self.enter(client=f"198.51.100.{number % 200}") for number in range(1024)]
+        guess = random.Random(1)
+        for _ in range(100_000):
+            self.assertIsNone(self.room.redeem(guess.randbytes(TICKET_BYTES)))
+        self.assertEqual((self.room.waiting, self.room.served), (1024, 0))
+        for place in places:
+            self.assertIs(self.room.redeem(place.ticket), place)
 
     def test_in_time(self) -> None:
         """

@@ -27,7 +27,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import FailTest
 
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.framed import DataChannel, FramedStream
+from relaytunnel.channel.framed import DataChannel
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.channel.tcp import TCPChannel, socket_of
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
@@ -508,6 +509,47 @@ class SpliceContract(SpliceCase):
         The same for the second.
         """
         await self._test_reset_behind_end(1)
+
+    async def _test_reset_of_half_closed(self, who: int, ended: int) -> None:
+        await self.join()
+        one, other = self.sides[who].peer, self.sides[1 - who].peer
+        self.sides[ended].peer.end()
+        across = self.sides[1 - ended].peer
+        await self.until(lambda: across.ended, "the end")
+        Peer.reset(one)
+        report = await self.report(within=1)
+        self.assertNotEqual(report.reason, "clean")
+        if ended == who and isinstance(other, FramedPeer):
+            other.ended = False  # it reads on
+        elif ended == who:
+            other.send(b"Are you there?")  # or TCP would not tell
+        await self.until(lambda: other.was_reset or other.broken_pipe, "the reset")
+        self.assertEqual(other.ended, ended == who and not isinstance(other, FramedPeer))
+
+    async def test_first_resets_behind_its_quiet_end(self) -> None:
+        """
+        Whoever has ended and then dies is missed within a second, and the
+        other is reset.
+        """
+        await self._test_reset_of_half_closed(0, 0)
+
+    async def test_second_resets_behind_its_quiet_end(self) -> None:
+        """
+        The same for the second.
+        """
+        await self._test_reset_of_half_closed(1, 1)
+
+    async def test_first_resets_behind_the_end_of_second(self) -> None:
+        """
+        A reset is one for somebody who has ended before, too, within a second.
+        """
+        await self._test_reset_of_half_closed(0, 1)
+
+    async def test_second_resets_behind_the_end_of_first(self) -> None:
+        """
+        The same for the second.
+        """
+        await self._test_reset_of_half_closed(1, 0)
 
     # Whoever is gone, and what is still to be delivered
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from relaytunnel.channel.framed import FramedStream
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.splice.choice import PumpEngine
 from relaytunnel.wire.data import data_frames
 from tests.channel import FramedPeer, until

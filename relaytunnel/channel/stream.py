@@ -1,0 +1,150 @@
+"""
+One session on a data channel over TLS, as a channel of its own.
+
+Whoever has it need not know that there is a connection beneath that carries
+one session after the other; that is in L{relaytunnel.channel.framed}.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from relaytunnel.channel.secure import TLSConnection
+from relaytunnel.interfaces import IChannel, Lost
+from relaytunnel.wire.data import EOF_FRAME, data_frames
+
+if TYPE_CHECKING:
+    from relaytunnel.channel.framed import DataChannel
+
+__all__ = ["FramedStream"]
+
+
+@implementer(IChannel)
+class FramedStream:
+    """
+    One session on a data channel.
+
+    @ivar in_ended: whether the peer's EOF has come.
+    """
+
+    receiver: Any = None
+    producer: Any = None
+
+    @property
+    def lendable(self) -> bool:
+        """
+        Whether an engine could have the connection for this session.
+        """
+        return isinstance(self.channel.transport, TLSConnection) and not (
+            self._over or self._out_ended or self.in_ended or self.channel.congested
+        )
+
+    def over(self) -> None:
+        """
+        The engine that had the connection has ended the session.
+        """
+        self._over = True
+        self.producer = self.receiver = None
+
+    def __init__(self, channel: DataChannel) -> None:
+        self.channel = channel
+        self.peer = channel.peer
+        self.in_ended = False
+        self._out_ended = False
+        self._over = False
+
+    def attach(self, receiver: object) -> None:
+        self.receiver = receiver
+        if self._out_ended:
+            self.receiver.end_sent()
+
+    def write(self, data: bytes) -> None:
+        if not (self._over or self._out_ended):
+            self.channel.transport.write(data_frames(data))  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        if not (self._over or self._out_ended):
+            self._out_ended = True
+            self.channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+            # Let go of the channel first: whoever hears that this was the last
+            # end closes the stream, which would reset one that is still on.
+            self._end_if_both()
+            if self.receiver is not None:
+                self.receiver.end_sent()
+
+    def take_end(self) -> None:
+        """
+        The peer's EOF has come.
+        """
+        self.in_ended = True
+        self.receiver.end_received()
+        self._end_if_both()
+
+    def _end_if_both(self) -> None:
+        if self.in_ended and self._out_ended and not self._over:
+            self._over = True
+            self.producer = None
+            self.channel.ended()
+
+    def lose(self, why: Lost) -> None:
+        """
+        The session is over, and not cleanly.
+        """
+        if not self._over:
+            self._over = True
+            self.producer = None
+            if self.receiver is not None:
+                self.receiver.channel_lost(why)
+
+    def stopped(self) -> None:
+        """
+        The relay has aborted the session, after its end.
+        """
+        if not self._over:
+            self.channel.answer_stop(self._out_ended)
+
+    def reset(self) -> None:
+        if not self._over:
+            self._over = True
+            self.producer = None
+            if self._out_ended:
+                self.channel.send_stop()
+            else:
+                self.channel.send_reset()
+
+    def finish(self) -> None:
+        self.end()
+        if not self._over:
+            self._over = True
+            self.producer = None
+            self.channel.send_rest()
+
+    def close(self) -> None:
+        """
+        Nothing to do: a stream that has ended both ways has let go already.
+        """
+        self.reset()
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        if not self._over:
+            self.producer = producer
+            if self.channel.congested:
+                self.producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        if not self._over:
+            self.channel.pause()
+
+    def resumeProducing(self) -> None:
+        if not self._over:
+            self.channel.resume()
+
+    def stopProducing(self) -> None:
+        """
+        The transport we feed is gone; its own channel says so.
+        """

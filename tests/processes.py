@@ -60,6 +60,7 @@ OWN_PORTS = range(20000, 21000)
 """The ports of its own that a server may ask a relay for, by default."""
 
 _TEST_PORTS = range(21000, 32000)
+_PLACES = 8
 """
 Below what Linux gives to outgoing connections (32768 and up), so that no
 connection takes a port between our asking for it and the program's listening.
@@ -105,7 +106,10 @@ def free_port(ports: Sequence[int] = _TEST_PORTS) -> int:
 
     @raise ProgramFailed: after 100 ports that were all taken.
     """
-    for port in random.sample(ports, min(100, len(ports))):
+    # Each process of the tests looks in another place: between this look and
+    # the moment when somebody listens there, another could find the same port.
+    ours = ports[os.getpid() % _PLACES :: _PLACES]
+    for port in random.sample(ours, min(100, len(ours))):
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))

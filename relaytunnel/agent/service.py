@@ -49,6 +49,7 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
 from relaytunnel.config import AgentConfig, ServerConfig
+from relaytunnel.config.names import printable
 from relaytunnel.deadlines import Deadlines
 from relaytunnel.draining import quiet
 from relaytunnel.errors import AccountError, Code, ConfigError, Rejection
@@ -155,7 +156,7 @@ class AgentService(Service):
         )
         self._log.info(
             "the relay {relay} at {peer} has let {agent} in",
-            relay=relay,
+            relay=printable(relay),
             peer=control.peer,
             agent=self.state.agent,
         )
@@ -167,7 +168,7 @@ class AgentService(Service):
                 "no control channel to the relay at {host}:{port}: {reason}",
                 host=self._invitation.host,
                 port=self._invitation.port,
-                reason=self._tls.fault or reason,
+                reason=printable(self._tls.fault or reason),
             )
 
     def _unreachable(self, failure: Failure) -> None:
@@ -182,8 +183,8 @@ class AgentService(Service):
         self._log.error(
             "the relay does not let {agent} in: {code}: {reason}",
             agent=self.state.agent,
-            code=code,
-            reason=reason,
+            code=printable(code),
+            reason=printable(reason),
         )
 
     def published(self, server: OwnServer) -> None:
@@ -191,7 +192,9 @@ class AgentService(Service):
             asked.callback(server)
         for address in server.addresses:
             self._log.info(
-                "{server} is reached at {address}", server=server.config.id, address=address
+                "{server} is reached at {address}",
+                server=server.config.id,
+                address=printable(address),
             )
 
     def not_published(self, connection_id: str, code: str, reason: str) -> None:
@@ -199,9 +202,9 @@ class AgentService(Service):
             return
         self._log.error(
             "{server} is not published: {code}: {reason}",
-            server=connection_id,
-            code=code,
-            reason=reason or "the relay gave no reason",
+            server=printable(connection_id),
+            code=printable(code),
+            reason=printable(reason) or "the relay gave no reason",
         )
         if self._again is None and self.state.servers.get(connection_id) is not None:
             # Ports become free, rights are granted, other agents leave.

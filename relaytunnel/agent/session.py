@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.servers import OwnServer, Servers
 from relaytunnel.agent.visit import AgentVisit
+from relaytunnel.config.names import printable
 from relaytunnel.errors import Code, ProtocolError, Rejection
 from relaytunnel.machines import build
 from relaytunnel.steps import happened
@@ -256,8 +257,8 @@ def _build() -> Callable[[_Core], _Stay]:
         _log.warn(
             "session {session} for {server} is refused: {reason}",
             session=message.session,
-            server=message.connection_id,
-            reason=rejection.reason,
+            server=printable(message.connection_id),
+            reason=printable(rejection.reason),
         )
         core.door.send(
             Refuse(
@@ -291,8 +292,8 @@ def _build() -> Callable[[_Core], _Stay]:
     def part(stay: _Stay, core: _Core, message: Goodbye) -> None:
         _log.warn(
             "the relay closes the control channel: {code}: {reason}",
-            code=message.code,
-            reason=message.reason,
+            code=printable(message.code),
+            reason=printable(message.reason),
         )
         if message.code in (Code.REVOKED.value, Code.SUPERSEDED.value):
             core.state.backoff.denied(0.0)

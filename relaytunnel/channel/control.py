@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.tcp import tune
 from relaytunnel.config.model import Limits
+from relaytunnel.config.names import printable
 from relaytunnel.errors import Code, ProtocolError
 from relaytunnel.wire.control import MAX_BODY, MessageReader, frame
 from relaytunnel.wire.messages import Goodbye, Message, Ping, Pong
@@ -157,7 +158,7 @@ class ControlChannel(Protocol):
             self._log.warn(
                 "{peer} broke the protocol of the control channel: {fault}",
                 peer=self.peer,
-                fault=str(fault)[:256],
+                fault=printable(str(fault)),
             )
             self.send(Goodbye(code=Code.PROTOCOL_ERROR.value, reason=str(fault)[:256]))
             self.close(f"protocol error: {fault}")

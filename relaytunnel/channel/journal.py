@@ -10,10 +10,13 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from relaytunnel.config.names import printable
+
 __all__ = ["Journal"]
 
 _TOGETHER = 0.1
 _MOST_LINES = 1000
+_LONGEST_LINE = 1024
 
 
 class Journal:
@@ -32,6 +35,7 @@ class Journal:
         Write a line: at once after a while of silence, else within a tenth of
         a second, with those that have come by then.
         """
+        line = printable(line, _LONGEST_LINE)
         if self._alarm is None:
             self._log.info("{line}", line=line)
             self._alarm = self._clock.callLater(_TOGETHER, self._write)

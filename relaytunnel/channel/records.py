@@ -25,10 +25,33 @@ try:
 except ImportError:  # a pyOpenSSL that we do not know
     _ffi = _lib = None
 
-__all__ = ["CAREFUL", "DIRECT", "RECORD", "Calls", "Memory", "Stopped", "calls_for"]
+__all__ = [
+    "CAREFUL",
+    "DIRECT",
+    "RECORD",
+    "Calls",
+    "Memory",
+    "Stopped",
+    "calls_for",
+    "forget_errors",
+]
 
 RECORD = 16 * 1024
 """The most bytes in a TLS record."""
+
+
+def forget_errors() -> None:
+    """
+    Empty OpenSSL's queue of errors.
+
+    There is one for all connections of a thread, and what stands in it counts
+    as the next one's.  pyOpenSSL leaves it filled when a call fails with
+    C{SysCallError} (25.1): in a relay that was told nonsense by strangers, the
+    control channels of good agents died of it.
+    """
+    clear = getattr(_lib, "ERR_clear_error", None)
+    if clear is not None:
+        clear()
 
 
 class Stopped(Enum):
@@ -90,7 +113,6 @@ class Calls:
 def _direct() -> Calls | None:
     try:
         read, write, get_error = _lib.SSL_read, _lib.SSL_write, _lib.SSL_get_error
-        clear_errors = _lib.ERR_clear_error
         reasons = {
             _lib.SSL_ERROR_WANT_READ: Stopped.WANT_READ,
             _lib.SSL_ERROR_WANT_WRITE: Stopped.WANT_WRITE,
@@ -102,7 +124,7 @@ def _direct() -> Calls | None:
     def why(ssl: Any, result: int) -> Stopped:
         reason = reasons.get(get_error(ssl, result))
         if reason is None:
-            clear_errors()  # OpenSSL has one queue of them for all connections
+            forget_errors()
             return Stopped.OVER
         return reason
 
@@ -135,6 +157,7 @@ class _Careful:
         except SSL.WantWriteError:
             self.why = Stopped.WANT_WRITE
         except SSL.Error:
+            forget_errors()
             self.why = Stopped.OVER
         return -1
 

@@ -26,7 +26,7 @@ from twisted.internet.ssl import Certificate
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import LOST, EdgeWatch
-from relaytunnel.channel.records import RECORD
+from relaytunnel.channel.records import RECORD, forget_errors
 from relaytunnel.channel.sockets import EdgeConnection
 
 __all__ = ["TLSConnection"]
@@ -129,6 +129,7 @@ class TLSConnection(EdgeConnection):
         return result
 
     def _failed(self, fault: SSL.Error) -> Any:
+        forget_errors()
         if isinstance(fault, SSL.ZeroReturnError):
             self._read_ended = True
             return CONNECTION_DONE
@@ -170,6 +171,7 @@ class TLSConnection(EdgeConnection):
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
         except SSL.Error:
+            forget_errors()
             self._tls_broken = True
             return CONNECTION_LOST
         return sent
@@ -181,6 +183,7 @@ class TLSConnection(EdgeConnection):
             # that does not read anyway.
             with contextlib.suppress(SSL.Error):
                 self.connection.shutdown()
+            forget_errors()
 
     def _closeWriteConnection(self) -> None:
         self._close_notify()

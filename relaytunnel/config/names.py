@@ -26,6 +26,7 @@ __all__ = [
     "host_pattern",
     "matches",
     "port_number",
+    "printable",
     "publish_pattern",
     "shown",
 ]
@@ -44,6 +45,17 @@ def shown(text: str) -> str:
     Quote a text for a message: one line, ASCII only, cut at 80 characters.
     """
     return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+
+
+def printable(text: str, most: int = 256) -> str:
+    """
+    Make what somebody else said fit for the log: one line, in which what
+    cannot be printed is escaped, cut at so many characters.
+    """
+    if text.isprintable() and len(text) <= most:
+        return text
+    cut = text[:most]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)[:most]
 
 
 def _labels(text: str, original: str) -> str:

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import printable
 from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.machines import build
 from relaytunnel.relay.publishing import Publisher
@@ -151,7 +152,9 @@ def _build() -> Callable[[_Core], Stay]:
         for server in core.reception.registry.leave(agent):
             remove(core, server)
         core.reception.visits.agent_left(agent)
-        _log.info("agent {agent} is gone: {reason}", agent=agent.agent_id, reason=reason)
+        _log.info(
+            "agent {agent} is gone: {reason}", agent=agent.agent_id, reason=printable(reason)
+        )
 
     Greeting = builder.state("Greeting")
     Checking = builder.state("Checking", remember)
@@ -205,7 +208,7 @@ def _build() -> Callable[[_Core], Stay]:
             "agent {agent} is here, from {peer} ({software})",
             agent=agent.agent_id,
             peer=agent.peer,
-            software=agent.software or "unnamed software",
+            software=printable(agent.software) or "unnamed software",
         )
         happened("S2", f"the relay knows the agent {agent.agent_id} and welcomes it")
         core.door.authenticated(reception.limits.ping)
@@ -223,10 +226,10 @@ def _build() -> Callable[[_Core], Stay]:
     ) -> None:
         _log.warn(
             "agent {agent} at {peer} is denied: {code}: {reason}",
-            agent=hello.agent,
+            agent=printable(hello.agent),
             peer=core.door.peer,
             code=code.value,
-            reason=reason,
+            reason=printable(reason),
         )
         core.door.send(Denied(code=code.value, reason=reason[:256], retry_after=retry_after))
         core.door.close(f"denied: {code.value}")
@@ -243,9 +246,9 @@ def _build() -> Callable[[_Core], Stay]:
             _log.warn(
                 "agent {agent} cannot publish {server}: {code}: {reason}",
                 agent=agent.agent_id,
-                server=message.connection_id,
+                server=printable(message.connection_id),
                 code=rejection.code.value,
-                reason=rejection.reason,
+                reason=printable(rejection.reason),
             )
             core.door.send(
                 Rejected(

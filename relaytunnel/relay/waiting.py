@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,6 +22,11 @@ from relaytunnel.relay.registry import PublishedServer
 __all__ = ["Place", "TokenBucket", "WaitingRoom"]
 
 V = TypeVar("V")
+
+_SHARES = 4
+"""One client address has one of so many shares of a server's notifications."""
+_MOST_SHARES = 16_384
+"""Client addresses of servers for which that is remembered."""
 
 
 class TokenBucket:
@@ -120,6 +126,7 @@ class WaitingRoom(Generic[V]):
         self._by_digest: dict[bytes, Place[V]] = {}
         self._tallies: dict[str, _Tally] = {}
         self._buckets: dict[str, TokenBucket] = {}
+        self._shares: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._sessions = last_session
         self._room_for = room_for
         self.waiting = 0
@@ -131,6 +138,7 @@ class WaitingRoom(Generic[V]):
         """
         self._limits = limits
         self._buckets.clear()
+        self._shares.clear()
 
     def enter(self, visit: V, server: PublishedServer, client: str) -> Place[V]:
         """
@@ -164,15 +172,7 @@ class WaitingRoom(Generic[V]):
             or self.waiting + self.served >= (limits.sessions_per_relay or self._room_for)
         ):
             raise Rejection(Code.BUSY, self._full(server, of_server, of_agent, of_client))
-        bucket = self._buckets.get(server.connection_id)
-        if bucket is None:
-            bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
-            self._buckets[server.connection_id] = bucket
-        if not bucket.take(now):
-            raise Rejection(
-                Code.BUSY,
-                f"too many clients of {server.connection_id} left before they were served",
-            )
+        self._take_notification(server.connection_id, client, now)
         self._sessions += 1
         place = Place(
             self._sessions,
@@ -220,6 +220,36 @@ class WaitingRoom(Generic[V]):
                 f" {server.connection_id} at most",
             )
         return key, tally
+
+    def _take_notification(self, name: str, client: str, now: float) -> None:
+        """
+        Count a notification of a server's agent.
+
+        Each client address has a share of what a server may have, so that one
+        that comes and goes does not keep the others away.
+
+        @raise Rejection: too many have come to nothing.
+        """
+        limits = self._limits
+        share = self._shares.get((name, client))
+        if share is None:
+            share = TokenBucket(
+                limits.notify_rate / _SHARES, max(1.0, limits.notify_burst / _SHARES), now
+            )
+            self._shares[name, client] = share
+            while len(self._shares) > _MOST_SHARES:
+                self._shares.popitem(last=False)
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
+            self._buckets[name] = bucket
+        if not share.take(now):
+            raise Rejection(
+                Code.BUSY, f"too many clients from {client} left before they were served"
+            )
+        if not bucket.take(now):
+            share.give_back()
+            raise Rejection(Code.BUSY, f"too many clients of {name} left before they were served")
 
     def _full(
         self, server: PublishedServer, of_server: _Tally, of_agent: _Tally, of_client: _Tally
@@ -281,9 +311,10 @@ class WaitingRoom(Generic[V]):
         notifications that come to nothing: clients that connect and reset
         would have the agent dial for each of them.
         """
-        bucket = self._buckets.get(place.server.connection_id)
-        if bucket is not None:
-            bucket.give_back()
+        name = place.server.connection_id
+        for bucket in (self._buckets.get(name), self._shares.get((name, place.client))):
+            if bucket is not None:
+                bucket.give_back()
 
     def leave(self, place: Place[V]) -> None:
         """

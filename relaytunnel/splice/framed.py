@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
-from relaytunnel.channel.records import Calls
+from relaytunnel.channel.records import Calls, forget_errors
 from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.stream import FramedStream
 from relaytunnel.interfaces import Lost
@@ -129,6 +129,7 @@ class FramedEnd(End):
         except (SSL.WantWriteError, SSL.WantReadError):
             return False
         except SSL.Error:
+            forget_errors()
             self.lose(Lost.TRUNCATED)
             return False
         self.rest = b""

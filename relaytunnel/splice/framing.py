@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 
-from relaytunnel.channel.records import RECORD, Memory, Stopped
+from relaytunnel.channel.records import RECORD, Memory, Stopped, forget_errors
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import Flow, Splice
 from relaytunnel.splice.framed import HEADER, TOGETHER, TURNS, FramedEnd
@@ -170,6 +170,7 @@ class FramingFlow(Flow):
         except (SSL.WantWriteError, SSL.WantReadError):
             return False
         except SSL.Error:
+            forget_errors()
             sink.lose(Lost.TRUNCATED)
             return False
         self.pending = None

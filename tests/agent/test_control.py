@@ -11,6 +11,7 @@ from relaytunnel.errors import Code
 from relaytunnel.wire.control import IGNORABLE, MAX_BODY
 from relaytunnel.wire.messages import (
     Cancel,
+    Denied,
     Goodbye,
     Hello,
     Notify,
@@ -91,6 +92,41 @@ class AdmissionTests(RunningCase):
         self.assertEqual(control.messages, [])
         control.say(Welcome(relay="raw", node="raw", sessions=1, ping=60.0))
         self.assertEqual((await control.hears(Register)).connection_id, "web")
+
+
+class LogTests(RunningCase):
+    """
+    What a relay says stands in the log, and cannot do anything there.
+    """
+
+    async def test_escaped(self) -> None:
+        """
+        Whatever it says, an entry is one line in which everything can be
+        printed, and not long.
+        """
+        logged = self.logged()
+        evil = "\r\n\x1b[2J\u202e\x9b"
+        raw = self.raw_relay()
+        self.new_agent(raw.invitation, self.server("web", f"{HOST}:1"))
+        control = await raw.control()
+        control.say(
+            Welcome(relay=evil, node=evil, sessions=1, ping=60.0),
+            Registered(connection_id="web", reach=(evil,)),
+            StandingRequest(connection_id="web"),
+            Notify(session=1, connection_id=evil, ticket=bytes(32), client=evil, arrived=evil),
+            Rejected(connection_id="web", code=evil, reason=evil * 30),
+            Goodbye(code=evil, reason=evil),
+        )
+        await control.is_closed()
+        denying = await raw.control(1)
+        denying.say(Denied(code=evil, reason=evil, retry_after=60.0))
+        await denying.is_closed()
+        for mark in ("has let", "is reached", "not published", "is refused", "does not let"):
+            await eventually(lambda m=mark: [t for t in logged if m in t], mark)  # type: ignore[misc]
+        for text in logged:
+            for line in text.split("\n"):
+                self.assertTrue(line.isprintable(), line)
+                self.assertLess(len(line), 600)
 
 
 class PresentCase(RunningCase):

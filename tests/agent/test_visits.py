@@ -4,9 +4,9 @@ What a client of a real agent meets when its server does not behave.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from contextlib import suppress
 
 from twisted.internet.error import (
     ConnectError,
@@ -208,7 +208,7 @@ class SessionTests(RunningCase):
         theirs = (client.transport.fileno(), visit.transport.fileno())
         found: dict[tuple[bool, int], list[tuple[int, ...]]] = {}
         for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
                 ports = sock.getpeername()[1], sock.getsockname()[1]
                 if int(name) not in theirs:
                     options = tuple(sock.getsockopt(*option) for option in _OPTIONS)

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 from typing import Any
 
+from OpenSSL._util import lib
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -163,6 +164,8 @@ class _Secure(Sockets):
                 each.transport.abortConnection()
         await until(lambda: all(each.lost for each in self.made), what="ours to end")
         self.edges.close()
+        # What is left there would count as an error of another connection.
+        self.assertEqual(lib.ERR_peek_error(), 0, "OpenSSL's queue of errors")
         await super().tearDown()
 
     def _make(self) -> _Ours:

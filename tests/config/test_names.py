@@ -19,6 +19,7 @@ from relaytunnel.config.names import (
     host_pattern,
     matches,
     port_number,
+    printable,
     publish_pattern,
     shown,
 )
@@ -33,6 +34,32 @@ reaches = st.one_of(
     st.integers(0, 65535).map(lambda port: Reach("port", str(port))),
     st.builds(Reach, st.sampled_from(["host", "sni"]), ids.filter(lambda i: "xn--" not in i)),
 )
+
+
+class PrintableTests(SynchronousTestCase):
+    """
+    What others say, for the log.
+    """
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.text(max_size=300))
+    def test_anything(self, text: str) -> None:
+        """
+        Whatever it is, it is one line of bounded length without anything that
+        cannot be printed; what is so already stays as it is.
+        """
+        found = printable(text)
+        self.assertTrue(found.isprintable())
+        self.assertLessEqual(len(found), 256)
+        if text.isprintable():
+            self.assertEqual(found, text[:256])
+
+    def test_escaped(self) -> None:
+        """
+        What cannot be printed is escaped, the rest is not.
+        """
+        self.assertEqual(printable("a\r\n\x1b[2J\u202eé"), "a\\r\\n\\x1b[2J\\u202eé")
+        self.assertEqual(printable("\0" * 10, 6), "\\x00\\x")
 
 
 class ConnectionIdTests(SynchronousTestCase):

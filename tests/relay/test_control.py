@@ -276,10 +276,24 @@ class FaultTests(RunningCase):
         first = self.first_invitation(relay)
         (number,) = relay.clients.splices
         fields: dict[str, Any] = {
-            **{"session": number, "connection_id": "echo", "agent": "office", "secret": "guess"},
-            **{"version": 1, "epoch": 1, "number": 1, "code": "revoked", "reason": "because"},
-            **{"relay": "a", "node": "b", "sessions": 1, "ping": 1.0, "ticket": bytes(32)},
-            **{"client": "c", "arrived": "d", "reconnect_in": 0.0, "try_for": 1.0},
+            "session": number,
+            "connection_id": "echo",
+            "agent": "office",
+            "secret": "guess",
+            "version": 1,
+            "epoch": 1,
+            "number": 1,
+            "code": "revoked",
+            "reason": "because",
+            "relay": "a",
+            "node": "b",
+            "sessions": 1,
+            "ping": 1.0,
+            "ticket": bytes(32),
+            "client": "c",
+            "arrived": "d",
+            "reconnect_in": 0.0,
+            "try_for": 1.0,
         }
         for kind in get_args(Message):
             required = [field.name for field in msgspec.structs.fields(kind) if field.required]

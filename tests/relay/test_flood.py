@@ -159,7 +159,8 @@ class ResettingTests(RunningCase):
         told = Counter(type(message) for message in control.messages)
         self.assertEqual(told[Notify], 20)
         await eventually(
-            lambda: sum(isinstance(m, Cancel) for m in control.messages) == 20, "all are called off"
+            lambda: sum(isinstance(message, Cancel) for message in control.messages) == 20,
+            "they are called off",
         )
 
 

@@ -25,7 +25,15 @@ from relaytunnel.errors import AccountError, Code, StateError
 from relaytunnel.relay import control as control_module
 from relaytunnel.relay import service as service_module
 from relaytunnel.relay.service import FIRST_AGENT, RelayService
-from relaytunnel.wire.messages import Goodbye, Restarting, Withdrawn
+from relaytunnel.wire.messages import (
+    Goodbye,
+    Refuse,
+    Register,
+    Rejected,
+    Restarting,
+    Welcome,
+    Withdrawn,
+)
 from tests.running import HOST, RunningCase, echo, eventually, hello_page, reactor, request
 
 IMPATIENT = partial(AccountStore, busy_timeout=100)
@@ -437,6 +445,45 @@ class StopTests(RunningCase):
         assert facts is not None
         self.assertEqual((facts.pid, facts.admin), (0, ""))
         self.assertEqual(facts.agents, relay.facts.agents)
+
+
+class LogTests(RunningCase):
+    """
+    What others say stands in the log, and cannot do anything there.
+    """
+
+    async def test_escaped(self) -> None:
+        """
+        Whatever strangers and agents say of themselves, an entry is one line
+        in which everything can be printed, and not long.
+        """
+        logged = self.logged()
+        relay = self.start_relay()
+        first = self.first_invitation(relay)
+        evil = "\r\n2026 [-] agent \x1b[2J\u202e\x9b"
+        stranger = await self.raw_control(relay)
+        stranger.say(self.hello(first, agent="a" + evil, secret=evil, software=evil))
+        await stranger.is_closed()
+        control = await self.raw_control(relay)
+        control.say(self.hello(first, software=evil + "x" * 30))
+        await control.hears(Welcome)
+        control.say(Register(connection_id="web" + evil * 8), Register(connection_id="web"))
+        await control.hears(Rejected)
+        for reason in (evil, evil * 9):
+            _, notify = await self.session(relay, control)
+            control.say(Refuse(session=notify.session, code="internal", reason=reason))
+        await eventually(lambda: not relay.visits.sessions, "they are refused")
+        control.say(Register(connection_id="web", reach=(evil,)), Goodbye(code=evil, reason=evil))
+        await control.is_closed()
+        await eventually(lambda: not relay.registry.agents, "it is gone")
+        await relay.stopService()
+        for mark in ("is denied", "is here", "cannot publish", "not served", "is gone"):
+            self.assertTrue([text for text in logged if mark in text], mark)
+        for text in logged:
+            for line in text.split("\n"):
+                self.assertTrue(line.isprintable(), line)
+                self.assertFalse(line.startswith("2026"), line)
+                self.assertLess(len(line), 600)
 
 
 class SecretTests(RunningCase):

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay import waiting
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.waiting import Place, TokenBucket, WaitingRoom
 from relaytunnel.wire.messages import TICKET_BYTES
@@ -596,9 +597,40 @@ class RateTests(RoomCase):
     def setUp(self) -> None:
         super().setUp()
         self.room = self.a_room(notify_rate=2, notify_burst=3)
+        self.clients = 0
 
     def come(self, server: PublishedServer | None = None) -> None:
-        self.room.leave(self.enter(server))
+        """
+        Let a client come that was never here before, and leave.
+        """
+        self.clients += 1
+        self.room.leave(self.enter(server, f"203.0.113.{self.clients}"))
+
+    def test_share(self) -> None:
+        """
+        One client that comes and goes has a share of the rate, and does not
+        keep the others away.
+        """
+        self.room = self.a_room(notify_rate=8, notify_burst=8)
+        for _ in range(2):
+            self.room.leave(self.enter())
+        self.assertIn("clients from", self.busy())
+        for _ in range(6):
+            self.come()
+        self.assertIn("clients from", self.busy())
+        self.clock.advance(0.5)
+        self.room.leave(self.enter())
+        self.assertIn("clients from", self.busy())
+
+    def test_shares_are_bounded(self) -> None:
+        """
+        Only so many clients are remembered.
+        """
+        self.patch(waiting, "_MOST_SHARES", 5)
+        self.room = self.a_room(notify_rate=1000, notify_burst=1000)
+        for _ in range(20):
+            self.come()
+        self.assertEqual(len(self.room._shares), 5)
 
     def test_burst(self) -> None:
         """

@@ -10,6 +10,7 @@ import os
 import random
 import ssl
 import subprocess
+import time
 from typing import Any
 
 from OpenSSL._util import lib
@@ -194,6 +195,25 @@ class TLSConnectionTests(_Secure):
     """
     What comes, what goes, and how it ends.
     """
+
+    async def test_writes_to_a_reset(self) -> None:
+        """
+        A write to a peer that has reset, and a farewell, fail for themselves:
+        OpenSSL keeps no error that another connection would be blamed for.
+        """
+        for act in ("write", "part"):
+            ours, theirs = await self.both()
+            self.made.remove(ours)
+            theirs.reset()
+            time.sleep(0.02)  # in this turn nobody has heard of it
+            if act == "write":
+                ours.transport.write(b"to nobody")
+                ours.transport.doWrite()
+            else:
+                ours.transport.loseConnection()
+                ours.transport.doWrite()
+            self.assertEqual(lib.ERR_peek_error(), 0, act)
+            await until(lambda ours=ours: ours.lost, what="its end")
 
     async def test_interfaces(self) -> None:
         """

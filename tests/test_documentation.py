@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from twisted.python import usage
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival.answers import http_answer
@@ -319,6 +320,25 @@ class OperationsTests(SynchronousTestCase):
         for code, status in found:
             answer = http_answer(Failing(Code(code), ""), None, False)
             self.assertEqual(answer.split()[1].decode(), status, code)
+
+
+class PromisesTests(SynchronousTestCase):
+    """
+    What is promised, and where it is tested.
+    """
+
+    def test_tests(self) -> None:
+        """
+        Every promise names a test, and every test, class or module that is
+        named is there.
+        """
+        promises = [row for row in rows(page("promises")) if row[0] != "promise"]
+        self.assertGreater(len(promises), 50)
+        for what, tests in promises:
+            named = [name for name in literals(tests) if name.startswith("tests.")]
+            self.assertTrue(named, what)
+            for name in named:
+                namedAny(name)
 
 
 class ProcedureTests(SynchronousTestCase):

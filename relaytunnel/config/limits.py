@@ -48,6 +48,8 @@ class Limits(
     """From the first question in text until the client has named a server, in seconds."""
     balancer: _Deadline = 3.0
     """From accept until a balancer has said whose connection it is, in seconds."""
+    arriving_per_client: _Count = 1024
+    """Clients of one address that have not said yet which server they want."""
     waiting: _Deadline = 10.0
     """How long a session waits for its data channel, and its ticket is good, in seconds."""
     waiting_per_server: _Count = 64

@@ -16,6 +16,7 @@ from relaytunnel.arrival import Login, Named, Prelude
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.interfaces import Lost
+from relaytunnel.relay.admission import source_of
 from relaytunnel.relay.finding import (
     ClientDirectory,
     Unnamed,
@@ -96,6 +97,11 @@ class ClientVisit:
             that is known, if there is one.
         """
         clients = self._clients
+        source, most = source_of(self.host), clients.limits.arriving_per_client
+        if clients.arriving[source] >= most:
+            self._turn_away(Rejection(Code.BUSY, f"{most} clients from {source} are arriving"))
+            return
+        clients.arriving[source] += 1
         self._default = default
         self._listener = Listener(
             self._channel,
@@ -230,6 +236,10 @@ class ClientVisit:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
+            arriving, source = self._clients.arriving, source_of(self.host)
+            arriving[source] -= 1
+            if not arriving[source]:
+                del arriving[source]
 
     def _seek(self, server: PublishedServer, arrived: str, login: Login | None = None) -> None:
         if server.wants_address:

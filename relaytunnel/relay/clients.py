@@ -6,6 +6,7 @@ One client is in L{relaytunnel.relay.client}.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from weakref import WeakSet
 
@@ -40,6 +41,8 @@ class Clients:
 
     @ivar splices: those under way, by session number.
     @ivar finished: how many splices have ended.
+    @ivar arriving: how many clients there are from each source that have not
+        named a server.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Clients:
         self.proxies = proxies
         self.balanced: set[Balanced] = set()
         self.expected: Expectation | None = None
+        self.arriving: Counter[str] = Counter()
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())

@@ -25,8 +25,8 @@ V = TypeVar("V")
 
 _SHARES = 4
 """One client address has one of so many shares of a server's notifications."""
-_MOST_SHARES = 16_384
-"""Client addresses of servers for which that is remembered."""
+_MOST_SHARES = 1024
+"""Client addresses of one server for which that is remembered."""
 
 
 class TokenBucket:
@@ -57,6 +57,44 @@ class TokenBucket:
         What was taken does not count after all.
         """
         self._level = min(self._burst, self._level + 1)
+
+
+class _Rate:
+    """
+    How often one server's agent may be notified in vain.
+
+    Each client address has a share of it, so that one that comes and goes does
+    not keep the others away.
+    """
+
+    __slots__ = ("_limits", "_shares", "whole")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self.whole = TokenBucket(limits.notify_rate, limits.notify_burst, now)
+        self._shares: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def share_of(self, client: str, now: float) -> TokenBucket:
+        """
+        @return: what this client may take; the one that was first made is
+            forgotten when there are many.
+        """
+        share = self._shares.get(client)
+        if share is None:
+            limits = self._limits
+            burst = max(1.0, limits.notify_burst / _SHARES)
+            share = self._shares[client] = TokenBucket(limits.notify_rate / _SHARES, burst, now)
+            while len(self._shares) > _MOST_SHARES:
+                self._shares.popitem(last=False)
+        return share
+
+    def give_back(self, client: str) -> None:
+        """
+        What was taken does not count after all.
+        """
+        share = self._shares.get(client)
+        if share is not None:
+            share.give_back()
 
 
 class _Tally:
@@ -125,8 +163,7 @@ class WaitingRoom(Generic[V]):
         self._ticket = ticket
         self._by_digest: dict[bytes, Place[V]] = {}
         self._tallies: dict[str, _Tally] = {}
-        self._buckets: dict[str, TokenBucket] = {}
-        self._shares: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
+        self._rates: dict[str, _Rate] = {}
         self._sessions = last_session
         self._room_for = room_for
         self.waiting = 0
@@ -137,8 +174,7 @@ class WaitingRoom(Generic[V]):
         These are the limits from now on; rates are counted anew.
         """
         self._limits = limits
-        self._buckets.clear()
-        self._shares.clear()
+        self._rates.clear()
 
     def enter(self, visit: V, server: PublishedServer, client: str) -> Place[V]:
         """
@@ -225,30 +261,17 @@ class WaitingRoom(Generic[V]):
         """
         Count a notification of a server's agent.
 
-        Each client address has a share of what a server may have, so that one
-        that comes and goes does not keep the others away.
-
         @raise Rejection: too many have come to nothing.
         """
-        limits = self._limits
-        share = self._shares.get((name, client))
-        if share is None:
-            share = TokenBucket(
-                limits.notify_rate / _SHARES, max(1.0, limits.notify_burst / _SHARES), now
-            )
-            self._shares[name, client] = share
-            while len(self._shares) > _MOST_SHARES:
-                self._shares.popitem(last=False)
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            bucket = TokenBucket(limits.notify_rate, limits.notify_burst, now)
-            self._buckets[name] = bucket
-        if not share.take(now):
+        rate = self._rates.get(name)
+        if rate is None:
+            rate = self._rates[name] = _Rate(self._limits, now)
+        if not rate.share_of(client, now).take(now):
             raise Rejection(
                 Code.BUSY, f"too many clients from {client} left before they were served"
             )
-        if not bucket.take(now):
-            share.give_back()
+        if not rate.whole.take(now):
+            rate.give_back(client)
             raise Rejection(Code.BUSY, f"too many clients of {name} left before they were served")
 
     def _full(
@@ -311,10 +334,10 @@ class WaitingRoom(Generic[V]):
         notifications that come to nothing: clients that connect and reset
         would have the agent dial for each of them.
         """
-        name = place.server.connection_id
-        for bucket in (self._buckets.get(name), self._shares.get((name, place.client))):
-            if bucket is not None:
-                bucket.give_back()
+        rate = self._rates.get(place.server.connection_id)
+        if rate is not None:
+            rate.whole.give_back()
+            rate.give_back(place.client)
 
     def leave(self, place: Place[V]) -> None:
         """
@@ -341,7 +364,7 @@ class WaitingRoom(Generic[V]):
         """
         A server is published no more: its rate is forgotten.
         """
-        self._buckets.pop(server.connection_id, None)
+        self._rates.pop(server.connection_id, None)
 
 
 def _digest(ticket: bytes) -> bytes:

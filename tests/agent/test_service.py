@@ -9,6 +9,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from relaytunnel.agent import service as service_module
 from relaytunnel.channel.identity import own_identity
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.wire.messages import Denied, Goodbye, Register, Registered, StandingRequest
@@ -156,6 +157,24 @@ class PublishTests(RunningCase):
         )
         self.assertIn("hello", await self.get(relay, "web"))
         self.assertIsNot(agent.control, None)
+
+    async def test_tries_again(self) -> None:
+        """
+        A server whose name another agent has is asked for again, and published
+        when that one is gone.
+        """
+        self.patch(service_module, "_REGISTER_AGAIN", 0.05)
+        relay = self.start_relay()
+        target = self.target(hello_page)
+        owner = await self.raw_agent(relay, "web")
+        logged = self.logged()
+        rival = self.new_agent(self.invite(relay, "rival"), self.server("web", target.address))
+        said = f"web is not published: {Code.CONFLICT.value}"
+        await eventually(lambda: sum(said in text for text in logged) > 2, "it tries again")
+        self.assertEqual(relay.registry.servers["web"].agent.agent_id, "first")
+        owner.abort()
+        await self.published(rival)
+        self.assertIn("hello", await self.get(relay, "web"))
 
     async def test_told_where(self) -> None:
         """

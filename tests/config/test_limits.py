@@ -47,7 +47,7 @@ class LimitsTests(SynchronousTestCase):
         In files the names of limits have hyphens.
         """
         self.assertEqual(LIMIT_KEYS["waiting-per-server"], "waiting_per_server")
-        self.assertEqual(len(LIMIT_KEYS), 37)
+        self.assertEqual(len(LIMIT_KEYS), 38)
 
     def test_positive(self) -> None:
         """

@@ -77,6 +77,22 @@ class ArrivalTests(RunningCase):
         self.assertIn(Code.NO_SUCH_SERVER.value, answer)
         self.assertIn("nowhere.example", answer)
 
+    async def test_too_many_at_once(self) -> None:
+        """
+        From one address so many may make up their minds at once; who has done
+        so makes room for the next.
+        """
+        relay = self.start_relay({"arriving_per_client": 2})
+        first, second = [await self.client(relay) for _ in range(2)]
+        await eventually(lambda: relay.clients.arriving.total() == 2, "they have come")
+        await (await self.client(relay)).is_reset()
+        first.say(request("nowhere.example"))
+        self.assertIn(b"404", await first.end_of_all())
+        answer = await self.get(relay, "nowhere.example")
+        self.assertTrue(answer.startswith("HTTP/1.1 404 "), answer)
+        second.reset()
+        await eventually(lambda: not relay.clients.arriving, "nobody arrives")
+
     async def test_no_host(self) -> None:
         """
         A request without a Host names nobody: its client is asked, with the
@@ -1028,7 +1044,7 @@ class AdmissionTests(RunningCase):
         """
         Clients that come faster than the agent may be told are turned away.
         """
-        relay = self.start_relay({"notify_burst": 2, "notify_rate": 0.1})
+        relay = self.start_relay({"notify_burst": 8, "notify_rate": 0.1})  # a quarter each
         control = await self.raw_agent(relay, "web")
         for _ in range(2):
             await self.session(relay, control)

@@ -455,7 +455,7 @@ class RelayModel(RuleBasedStateMachine):
         """
         A rate is kept for what is published, and for nothing else.
         """
-        assert set(self.room._buckets) <= set(self.published)
+        assert set(self.room._rates) <= set(self.published)
 
     def teardown(self) -> None:
         """
@@ -471,7 +471,7 @@ class RelayModel(RuleBasedStateMachine):
         self.counts_are_right()
         assert not (self.registry.agents or self.registry.servers)
         assert not (self.registry._names["host"] or self.registry._ports or self.opener.ports)
-        assert not (self.room._tallies or self.room._by_digest or self.room._buckets)
+        assert not (self.room._tallies or self.room._by_digest or self.room._rates)
         assert self.room.waiting == self.room.served == 0
         assert self.clock.getDelayedCalls() == []
 

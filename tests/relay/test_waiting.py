@@ -630,7 +630,7 @@ class RateTests(RoomCase):
         self.room = self.a_room(notify_rate=1000, notify_burst=1000)
         for _ in range(20):
             self.come()
-        self.assertEqual(len(self.room._shares), 5)
+        self.assertEqual(len(self.room._rates["web"]._shares), 5)
 
     def test_burst(self) -> None:
         """
@@ -669,7 +669,7 @@ class RateTests(RoomCase):
         place = self.enter()
         self.room.forget(self.server)
         self.assertIs(self.room.redeem(place.ticket), place)
-        self.assertEqual(self.room._buckets, {})
+        self.assertEqual(self.room._rates, {})
 
     def test_each_server(self) -> None:
         """
@@ -705,7 +705,7 @@ class RateTests(RoomCase):
         self.come()
         self.come(a_server(self.agent, "web", "host:web.example"))
         self.room.forget(self.server)
-        self.assertEqual(self.room._buckets, {})
+        self.assertEqual(self.room._rates, {})
         self.assert_empty()
 
     def test_forgotten_unvisited(self) -> None:
@@ -713,4 +713,4 @@ class RateTests(RoomCase):
         A server that nobody visited can be forgotten.
         """
         self.room.forget(self.server)
-        self.assertEqual(self.room._buckets, {})
+        self.assertEqual(self.room._rates, {})

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-import msgspec
-
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
@@ -27,12 +25,12 @@ from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
 from relaytunnel.channel.descriptors import Descriptors, descriptor_limit, sessions_within
 from relaytunnel.channel.edges import EdgeWatch
-from relaytunnel.channel.identity import Identity, load_identity, own_identity
+from relaytunnel.channel.identity import Identity
 from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
-from relaytunnel.config import Limits, RelayConfig
+from relaytunnel.config import RelayConfig
 from relaytunnel.draining import quiet
-from relaytunnel.errors import AccountError, Code, ConfigError, InvitationError, StateError
+from relaytunnel.errors import AccountError, Code, InvitationError, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
@@ -43,6 +41,7 @@ from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, Registry
+from relaytunnel.relay.reloading import identity_of, reload, told_pin
 from relaytunnel.relay.state import Facts, StateDirectory
 from relaytunnel.relay.visits import Visits
 from relaytunnel.relay.waiting import WaitingRoom
@@ -63,28 +62,6 @@ _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
 _EXPECTED_WITHIN = 10.0
 _SERVED_WITHIN = 1.0
-
-
-_FIXED = {
-    "[relay] name": "name",
-    "[relay] state": "state",
-    "[listen] agents": "agents",
-    "[listen] admin": "admin",
-}
-"""What cannot change while a relay runs, and where it stands."""
-
-
-def _identity(config: RelayConfig) -> Identity:
-    """
-    @raise StateError: it cannot be read or made.
-    """
-    if config.certificate is not None and config.key is not None:
-        return load_identity(config.certificate, config.key)
-    return own_identity(config.state, config.name)
-
-
-def _pin(identity: Identity) -> str:
-    return identity.pin if identity.self_signed else ""
 
 
 class Heir(Protocol):
@@ -145,7 +122,7 @@ class RelayService(Service):
         self._handed_over = False
         self.state = StateDirectory(config.state)
         self._reactor = reactor
-        self._shared: dict[str, SharedPort] = {}
+        self.shared: dict[str, SharedPort] = {}
         self._draining: Deferred[Any] | None = None
         self._poll = LoopingCall(self._look_for_changes)
         self._poll.clock = reactor
@@ -162,13 +139,13 @@ class RelayService(Service):
         """
         config = self.config
         self.state.prepare()
-        self._identity = identity = _identity(config)
+        self.identity = identity = identity_of(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
-        self._listeners = Listeners(self._reactor, self._edges, self._inherited)
+        self.listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         self._password_threads = Threads(self._reactor, _PASSWORD_THREADS, "passwords")
-        self._database = database = DatabaseAccounts(store, self._threads)
+        self.database = database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
         try:
             self._listen(identity)
@@ -176,7 +153,7 @@ class RelayService(Service):
             if self._inherited is None:
                 self.state.write_facts(self.facts)
         except BaseException:
-            self._listeners.stop()
+            self.listeners.stop()
             self._edges.close()
             # No thread runs yet, and where there is no reactor none may be
             # started: the process could not end before it.
@@ -188,7 +165,7 @@ class RelayService(Service):
 
     def _listen(self, identity: Identity) -> None:
         config, limits, reactor = self.config, self.config.limits, self._reactor
-        listeners = self._listeners
+        listeners = self.listeners
         self.descriptors = listeners.descriptors
         self.registry = Registry()
         room: WaitingRoom[Any] = WaitingRoom(
@@ -211,17 +188,17 @@ class RelayService(Service):
             config.proxies,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
-        self._shared = {
+        self.shared = {
             each.endpoint: SharedPort(self.clients, each.default) for each in config.clients
         }
-        shared = [listeners.listen(*each, shared=True) for each in self._shared.items()]
+        shared = [listeners.listen(*each, shared=True) for each in self.shared.items()]
         ports = tuple(tcp_port(port) for port in shared)
         first = shared[0]
         listeners.interface = "" if first is None else getattr(first.getHost(), "host", "")
-        self._publisher = publisher = Publisher(
+        self.publisher = publisher = Publisher(
             self.registry, limits, config.ports, listeners, addresses(config.name, ports)
         )
-        self._reception = reception = Reception(
+        self.reception = reception = Reception(
             config.name,
             socket.gethostname(),
             self.registry,
@@ -253,100 +230,18 @@ class RelayService(Service):
         self.facts = Facts(
             pid=os.getpid(),
             name=config.name,
-            pin=_pin(identity),
+            pin=told_pin(identity),
             agents=agents,
             clients=ports,
             admin=admin,
         )
 
-    # Another configuration
-
     def reload(self, config: RelayConfig) -> list[str]:
         """
-        Do what this configuration says from now on.  Sessions go on.
-
-        @return: what has changed, a line each.
-        @raise ConfigError: something cannot change while the relay runs.
-        @raise StateError: a certificate or a port cannot be used.  In either
-            case nothing has changed.
+        Do what this configuration says from now on; see
+        L{relaytunnel.relay.reloading}.
         """
-        before = self.config
-        fixed = [
-            f"{place}: cannot change while the relay runs; restart it"
-            for place, key in _FIXED.items()
-            if getattr(config, key) != getattr(before, key)
-        ]
-        if fixed:
-            raise ConfigError(fixed)
-        identity = _identity(config)
-        changed = self._listen_anew(config)
-        # Nothing can fail from here on.
-        self.config = config
-        if identity.chain != self._identity.chain:
-            self._identity = identity
-            self.agents_port.use(RelayTLS(identity))
-            changed.append("[tls] the certificate")
-        if config.limits != before.limits:
-            self._use(config.limits)
-            changed.append("[limits]")
-        if config.accounts != before.accounts:
-            self.accounts.reload(FileAccounts(config.accounts, self._database.run))
-            changed.append("[[agent]]")
-        if config.proxies != before.proxies:
-            self.clients.proxies = config.proxies
-            changed.append("[listen] proxies")
-        if config.ports != before.ports:
-            self._publisher.ports = config.ports
-            changed.append("[listen] ports")
-        ports = tuple(tcp_port(self._listeners.port(endpoint)) for endpoint in self._shared)
-        self._publisher.addresses = addresses(config.name, ports)
-        self.facts = msgspec.structs.replace(self.facts, clients=ports, pin=_pin(self._identity))
-        self.state.write_facts(self.facts)
-        return changed
-
-    def _listen_anew(self, config: RelayConfig) -> list[str]:
-        """
-        Have exactly these shared ports.
-
-        @return: what has changed.
-        @raise StateError: one of them cannot be had; nothing has changed then.
-        """
-        wanted = {each.endpoint: each.default for each in config.clients}
-        opened: dict[str, SharedPort] = {}
-        try:
-            for endpoint in wanted.keys() - self._shared.keys():
-                opened[endpoint] = SharedPort(self.clients)
-                self._listeners.listen(endpoint, opened[endpoint], shared=True)
-        except StateError:
-            for endpoint in opened:
-                self._listeners.unlisten(endpoint)
-            raise
-        changed = [f"[listen] clients: {endpoint} is new" for endpoint in opened]
-        for endpoint in self._shared.keys() - wanted.keys():
-            self._listeners.unlisten(endpoint)
-            changed.append(f"[listen] clients: {endpoint} is gone")
-        ports = self._shared | opened
-        self._shared = {endpoint: ports[endpoint] for endpoint in wanted}
-        for endpoint, port in self._shared.items():
-            if port.default != wanted[endpoint]:
-                port.default = wanted[endpoint]
-                changed.append(f"[listen] clients: the default of {endpoint}")
-        return changed
-
-    def _use(self, limits: Limits) -> None:
-        """
-        These are the limits from now on; what runs keeps those it began with.
-        """
-        self.visits.room.use(limits)
-        for keeps in (
-            self.visits,
-            self.clients,
-            self.agents_port,
-            self.agents_port.admission,
-            self._publisher,
-            self._reception,
-        ):
-            keeps.limits = limits
+        return reload(self, config)
 
     def _new_control(self, reception: Reception, newcomer: Newcomer, wait: float) -> AgentControl:
         control = AgentControl(reception, self.accounts, newcomer, wait)
@@ -362,9 +257,9 @@ class RelayService(Service):
         come back within a moment, and clients wait for them as long.
         """
         assert self._inherited is not None
-        self._listeners.resume()
+        self.listeners.resume()
         self.clients.expect(
-            self._inherited.agents, _EXPECTED_WITHIN, self._listeners.close_inherited
+            self._inherited.agents, _EXPECTED_WITHIN, self.listeners.close_inherited
         )
         self.state.write_facts(self.facts)
         self._log.info("this process has taken over")
@@ -373,7 +268,7 @@ class RelayService(Service):
         """
         @return: what another process needs to take over.
         """
-        return self._listeners.leave(self.registry.agents)
+        return self.listeners.leave(self.registry.agents)
 
     @inlineCallbacks
     def hand_over(self, successor: Heir) -> Any:
@@ -390,14 +285,14 @@ class RelayService(Service):
         """
         limits, clients = self.config.limits, self.clients
         yield successor.ready
-        self._listeners.pause(agents=False)
+        self.listeners.pause(agents=False)
         try:
             yield quiet(self._reactor, lambda: not clients.present, _SERVED_WITHIN)
-            self._listeners.pause(agents=True)
+            self.listeners.pause(agents=True)
             successor.go()
             yield successor.accepting
         except StateError:
-            self._listeners.resume()
+            self.listeners.resume()
             raise
         self._handed_over = True
         self._log.info("another process has taken over; the sessions that run here go on")
@@ -513,7 +408,7 @@ class RelayService(Service):
         @return: a Deferred that fires when they are over, or the time is.
         """
         limits, clients = self.config.limits, self.clients
-        self._listeners.stop_clients()
+        self.listeners.stop_clients()
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))
         self._draining = quiet(self._reactor, lambda: not clients.present, limits.waiting)
@@ -552,7 +447,7 @@ class RelayService(Service):
             self._draining.cancel()
         if self._poll.running:
             self._poll.stop()
-        stopped = self._listeners.stop()
+        stopped = self.listeners.stop()
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))
             agent.dismiss(Code.SHUTDOWN, "the relay stops")

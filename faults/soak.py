@@ -109,7 +109,6 @@ class _Soak:
                     align([_TITLES, self._line(str(minute), ledger)]).splitlines()[1], flush=True
                 )
                 ledger.forget()
-                del ledger.kills[:-20]
             time.sleep(0.1)
         for _, name in self._due:
             self._begin(name)

@@ -261,7 +261,10 @@ class RelayService(Service):
         self.clients.expect(
             self._inherited.agents, _EXPECTED_WITHIN, self.listeners.close_inherited
         )
-        self.state.write_facts(self.facts)
+        try:
+            self.state.write_facts(self.facts)
+        except StateError as fault:  # who wants to know where the relay is will not
+            self._log.warn("{fault}", fault=str(fault))
         self._log.info("this process has taken over")
 
     def leave(self) -> Inheritance:

@@ -21,7 +21,7 @@ def quiet(clock: Any, over: Callable[[], bool], seconds: float) -> Deferred[bool
 
     @param clock: the reactor.
     @param over: asked now and then, so it should not cost much.
-    @return: fires with whether it is; who cancels it waits no more.
+    @return: fires with whether it is, also when it is cancelled.
     """
     until = clock.seconds() + seconds
 

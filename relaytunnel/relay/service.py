@@ -64,7 +64,7 @@ _EXPECTED_WITHIN = 10.0
 _SERVED_WITHIN = 1.0
 
 
-class Heir(Protocol):
+class Successor(Protocol):
     """
     Another process that is to take over.
 
@@ -274,7 +274,7 @@ class RelayService(Service):
         return self.listeners.leave(self.registry.agents)
 
     @inlineCallbacks
-    def hand_over(self, successor: Heir) -> Any:
+    def hand_over(self, successor: Successor) -> Any:
         """
         Let another process take over, and wait for the sessions that run here.
 

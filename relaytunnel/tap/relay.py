@@ -17,7 +17,7 @@ from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.tap.signals import Signals
 from relaytunnel.tap.starting import PluginOptions, Told, keep_time, to_terminal
-from relaytunnel.tap.upgrading import Heir, Successor, Will
+from relaytunnel.tap.upgrading import Predecessor, Successor, Will
 
 __all__ = ["Options", "makeService"]
 
@@ -113,6 +113,6 @@ def makeService(options: Options) -> IService:
     def running() -> None:
         signals.install()
         if will is not None:
-            Heir(reactor, will, service).begin()
+            Predecessor(reactor, will, service).begin()
 
     return Told("twistd relay", service, lambda: reactor.callWhenRunning(running))

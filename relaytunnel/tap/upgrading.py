@@ -27,7 +27,7 @@ from relaytunnel.errors import StateError
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.tap.systemd import notify
 
-__all__ = ["Heir", "Successor", "Will"]
+__all__ = ["Predecessor", "Successor", "Will"]
 
 VARIABLE = "RELAYTUNNEL_HANDOVER"
 """The environment variable in which a new process finds its L{Will}."""
@@ -71,7 +71,7 @@ class Will(msgspec.Struct, kw_only=True):
 class _Channel(LineOnlyReceiver):
     delimiter = b"\n"
 
-    def __init__(self, owner: Successor | Heir) -> None:
+    def __init__(self, owner: Successor | Predecessor) -> None:
         self._owner = owner
 
     def lineReceived(self, line: bytes) -> None:
@@ -81,7 +81,7 @@ class _Channel(LineOnlyReceiver):
         self._owner.alone()
 
 
-def _talk(reactor: Any, descriptor: int, owner: Successor | Heir) -> _Channel:
+def _talk(reactor: Any, descriptor: int, owner: Successor | Predecessor) -> _Channel:
     channel = _Channel(owner)
     factory = Factory.forProtocol(lambda: channel)
     factory.noisy = False
@@ -166,7 +166,7 @@ class Taker(Protocol):
         """Accept from now on."""
 
 
-class Heir:
+class Predecessor:
     """
     The old process, as the new one sees it.
     """

@@ -48,6 +48,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.listener": 4,
     "relaytunnel.relay.listening": 4,
     "relaytunnel.relay.prelude": 4,
+    "relaytunnel.relay.rechecking": 4,
     "relaytunnel.relay.reloading": 4,
     "relaytunnel.relay.service": 4,
     "relaytunnel.relay.state": 4,

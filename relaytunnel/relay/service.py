@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
 from relaytunnel.accounts.passwords import Passwords
@@ -30,7 +29,7 @@ from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import RelayConfig
 from relaytunnel.draining import quiet
-from relaytunnel.errors import AccountError, Code, InvitationError, StateError
+from relaytunnel.errors import Code, InvitationError, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
@@ -40,7 +39,8 @@ from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.publishing import Publisher
-from relaytunnel.relay.registry import Agent, Registry
+from relaytunnel.relay.rechecking import Rechecking
+from relaytunnel.relay.registry import Registry
 from relaytunnel.relay.reloading import identity_of, reload, told_pin
 from relaytunnel.relay.state import Facts, StateDirectory
 from relaytunnel.relay.visits import Visits
@@ -56,7 +56,6 @@ FIRST_AGENT = "first"
 
 _ACCOUNT_THREADS = 2
 _PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
-_REVISION_EVERY = 0.5
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
@@ -124,10 +123,6 @@ class RelayService(Service):
         self._reactor = reactor
         self.shared: dict[str, SharedPort] = {}
         self._draining: Deferred[Any] | None = None
-        self._poll = LoopingCall(self._look_for_changes)
-        self._poll.clock = reactor
-        self._revision: int | None = None
-        self._accounts_silent = False
         self._controls: set[AgentControl] = set()
 
     def startService(self) -> None:
@@ -160,7 +155,8 @@ class RelayService(Service):
             store.close()
             raise
         super().startService()
-        self._poll.start(_REVISION_EVERY, now=True)
+        self._rechecking = Rechecking(self._reactor, self.accounts, self.registry)
+        self._rechecking.start()
         self._announce(invitation, new)
 
     def _listen(self, identity: Identity) -> None:
@@ -368,39 +364,6 @@ class RelayService(Service):
         if invitation is not None:
             self._log.info("the first agent's invitation is in {file}", file=self.state.invitation)
 
-    # Changes of accounts, also by other processes
-
-    def _look_for_changes(self) -> Deferred[Any]:
-        asked: Deferred[Any] = self.accounts.revision()
-        return asked.addCallback(self._compare).addErrback(self._accounts_failed)
-
-    def _compare(self, revision: int) -> Deferred[None] | None:
-        self._accounts_silent = False
-        if revision == self._revision:
-            return None
-        first, self._revision = self._revision is None, revision
-        return None if first else self._recheck_all()
-
-    @inlineCallbacks
-    def _recheck_all(self) -> Any:
-        for agent in list(self.registry.agents.values()):
-            rights = yield self.accounts.rights(agent.agent_id)
-            self._recheck(agent, rights)
-
-    @staticmethod
-    def _recheck(agent: Agent, rights: Any) -> None:
-        if rights is None:
-            agent.dismiss(Code.REVOKED, "the account was revoked")
-        else:
-            agent.recheck(rights)
-
-    def _accounts_failed(self, failure: Failure) -> None:
-        failure.trap(AccountError)
-        self._revision = -1  # whatever it was, look at everybody when it answers again
-        if not self._accounts_silent:
-            self._accounts_silent = True
-            self._log.error("the accounts do not answer: {fault}", fault=str(failure.value))
-
     # The end
 
     def drain(self) -> Deferred[Any]:
@@ -448,8 +411,7 @@ class RelayService(Service):
         super().stopService()
         if self._draining is not None:
             self._draining.cancel()
-        if self._poll.running:
-            self._poll.stop()
+        self._rechecking.stop()
         stopped = self.listeners.stop()
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))

@@ -1,0 +1,82 @@
+"""
+Changes of accounts, also by other processes: whoever lost a right while
+present is looked at again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from relaytunnel.accounts import IAccounts
+from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.registry import Agent, Registry
+
+__all__ = ["Rechecking"]
+
+_EVERY = 0.5
+
+
+class Rechecking:
+    """
+    Asks for the revision of the accounts, and for each agent's rights when it
+    is another.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, accounts: IAccounts, registry: Registry) -> None:
+        self._accounts = accounts
+        self._registry = registry
+        self._revision: int | None = None
+        self._silent = False
+        self._poll = LoopingCall(self._look)
+        self._poll.clock = clock
+
+    def start(self) -> None:
+        """
+        Look twice a second from now on.
+        """
+        self._poll.start(_EVERY, now=True)
+
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        if self._poll.running:
+            self._poll.stop()
+
+    def _look(self) -> Deferred[Any]:
+        asked: Deferred[Any] = self._accounts.revision()
+        return asked.addCallback(self._compare).addErrback(self._failed)
+
+    def _compare(self, revision: int) -> Deferred[None] | None:
+        self._silent = False
+        if revision == self._revision:
+            return None
+        first, self._revision = self._revision is None, revision
+        return None if first else self._recheck_all()
+
+    @inlineCallbacks
+    def _recheck_all(self) -> Any:
+        for agent in list(self._registry.agents.values()):
+            rights = yield self._accounts.rights(agent.agent_id)
+            self._recheck(agent, rights)
+
+    @staticmethod
+    def _recheck(agent: Agent, rights: Any) -> None:
+        if rights is None:
+            agent.dismiss(Code.REVOKED, "the account was revoked")
+        else:
+            agent.recheck(rights)
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(AccountError)
+        self._revision = -1  # whatever it was, look at everybody when it answers again
+        if not self._silent:
+            self._silent = True
+            self._log.error("the accounts do not answer: {fault}", fault=str(failure.value))

@@ -85,6 +85,7 @@ class Result:
         """
         tally = self.tally
         wrong = tally.lost or tally.false_ends or tally.mixed_up or self.leaks or self.broken
+        wrong = wrong or tally.notes
         return bool(self.skipped) or (not wrong and self.recovery is not None)
 
     def as_json(self) -> dict[str, Any]:

@@ -20,7 +20,14 @@ import msgspec
 from fuzz.catalogue import CORPUS, LARGEST, TARGETS
 from relaytunnel.agent import local
 from relaytunnel.wire.control import IGNORABLE, frame
-from relaytunnel.wire.data import EOF_FRAME, RESET_FRAME, data_frames, join_frame, plain_preamble
+from relaytunnel.wire.data import (
+    EOF_FRAME,
+    RESET_FRAME,
+    STOP_FRAME,
+    data_frames,
+    join_frame,
+    plain_preamble,
+)
 from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import (
     Accept,
@@ -233,6 +240,7 @@ def _datas() -> dict[str, bytes]:
         "session": _cut(session + session, 1, 36, 3, 4),
         "dripped": _dripped(session),
         "reset": _whole(join_frame(_TICKET) + RESET_FRAME),
+        "stop": _whole(join_frame(_TICKET) + STOP_FRAME),
         "empty": _whole(b"\x02\x00\x00"),
         "too-long": _cut(b"\x02\x40\x00", 2),
         "plain": _whole(plain_preamble(_TICKET) + b"GET /", 1),

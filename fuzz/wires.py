@@ -20,6 +20,7 @@ from relaytunnel.wire.data import (
     PLAIN_MAGIC,
     PLAIN_PREAMBLE_BYTES,
     RESET_FRAME,
+    STOP_FRAME,
     FrameReader,
     Kind,
     data_frames,
@@ -137,7 +138,7 @@ def _written(kind: Kind, payload: bytes) -> bytes:
     if kind is Kind.DATA:
         return data_frames(payload)
     same(payload, b"", "nothing is in a frame that ends")
-    return EOF_FRAME if kind is Kind.EOF else RESET_FRAME
+    return {Kind.EOF: EOF_FRAME, Kind.RESET: RESET_FRAME, Kind.STOP: STOP_FRAME}[kind]
 
 
 def _plain(data: bytes) -> None:
@@ -226,7 +227,11 @@ _FIELDS = (
 TARGETS = [
     Target("control", _control, _FIELDS),
     Target("message", _message, _FIELDS),
-    Target("data", _data, (b"\x01\x00\x20", b"\x02\x00\x01", EOF_FRAME, RESET_FRAME, PLAIN_MAGIC)),
+    Target(
+        "data",
+        _data,
+        (b"\x01\x00\x20", b"\x02\x00\x01", EOF_FRAME, RESET_FRAME, STOP_FRAME, PLAIN_MAGIC),
+    ),
     Target(
         "proxied",
         _proxied,

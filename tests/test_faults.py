@@ -226,6 +226,9 @@ class ReportTests(SynchronousTestCase):
         """
         good = Result("a", "one", Tally(3, 2, 0), recovery=0.5)
         good.tally.failed["reset"] += 1
+        wrong = Result("d", "four", Tally(3, 3, 0), recovery=0.5)
+        wrong.tally.note("it began with what is out of date")
+        self.assertFalse(wrong.good)
         left = Result("b", "two", Tally(3, 3), 0.1, leaks=["a socket"])
         never = Result("c", "three", Tally(3, 3))
         self.assertEqual([good.good, left.good, never.good], [True, False, False])

@@ -51,16 +51,16 @@ class OwnServer:
         """
         This client is being served.
         """
-        if self.config.sessions_per_client:
-            self.clients[client_host(notify)] += 1
+        self.clients[client_host(notify)] += 1
 
     def end(self, notify: Notify) -> None:
         """
         It is not any more.
         """
-        if self.config.sessions_per_client:
-            self.clients[client_host(notify)] -= 1
-            self.clients += Counter()  # without those that have none
+        host = client_host(notify)
+        self.clients[host] -= 1
+        if not self.clients[host]:
+            del self.clients[host]
 
 
 class Servers:
@@ -85,9 +85,14 @@ class Servers:
 
     def add(self, config: ServerConfig) -> OwnServer:
         """
-        Publish one more server, or the same one anew.
+        Publish one more server, or the same one anew; who is served there goes
+        on to count.
         """
-        server = self._servers[config.id] = OwnServer(config)
+        server = OwnServer(config)
+        before = self._servers.get(config.id)
+        if before is not None:
+            server.clients = before.clients
+        self._servers[config.id] = server
         return server
 
     def remove(self, connection_id: str) -> None:

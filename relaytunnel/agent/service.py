@@ -334,7 +334,10 @@ class AgentService(Service):
         """
         for server in self.state.servers:
             self.send(Withdraw(connection_id=server.config.id))
-        self._draining = quiet(self.reactor, lambda: not self.state.visits, self.limits.drain)
+        state = self.state
+        self._draining = quiet(
+            self.reactor, lambda: not (state.visits or state.comparing), self.limits.drain
+        )
         return self._draining
 
     @inlineCallbacks

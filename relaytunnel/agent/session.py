@@ -245,8 +245,11 @@ def _build() -> Callable[[_Core], _Stay]:
             try:
                 if wrong is not None:
                     raise wrong
-                # Others may have come meanwhile, or the server gone.
-                begin(core, message, state.servers.check(message))
+                # Others may have come meanwhile, or the server gone or changed.
+                now = state.servers.check(message)
+                if now.users != server.users:
+                    raise Rejection(Code.LOGIN_NEEDED, "its users have changed; try once more")
+                begin(core, message, now)
             except Rejection as rejection:
                 refuse(core, message, rejection)
 

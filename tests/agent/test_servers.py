@@ -351,14 +351,32 @@ class ShareTests(SynchronousTestCase):
 
     def test_no_share(self) -> None:
         """
-        Where there is no such limit nothing is counted.
+        Where there is no such limit a client may have as many as it likes.
         """
         ssh = OwnServer(WEB)
         for _ in range(5):
             ssh.begin(a_notify())
+        for _ in range(5):
+            ssh.end(a_notify())
         self.assertEqual(dict(ssh.clients), {})
-        ssh.end(a_notify())
-        self.assertEqual(dict(ssh.clients), {})
+
+    def test_changed_meanwhile(self) -> None:
+        """
+        Who is served goes on to count for a server that was changed, also one
+        that had no limit before, and counts no more when it is over.
+        """
+        free = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
+        limited = self.web.config
+        before = self.servers.add(free)
+        for _ in range(2):
+            before.begin(a_notify())
+        self.web = self.servers.add(limited)
+        self.web.registered, self.web.endpoints = True, (SAME_ENDPOINT,)
+        self.busy(a_notify())
+        before.end(a_notify())
+        self.servers.check(a_notify())
+        before.end(a_notify())
+        self.assertEqual(dict(self.web.clients), {})
 
     def test_not_allowed_first(self) -> None:
         """

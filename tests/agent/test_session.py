@@ -622,6 +622,32 @@ class PasswordTests(AgentTestCase):
         )
         self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
 
+    def test_users_changed_meanwhile(self) -> None:
+        """
+        A password that was right by users whom the server has no more is of no
+        use.
+        """
+        door = self.door()
+        self.script >> self.notify() << Compares("alice", "pass")
+        self.state.servers.add(
+            ServerConfig(
+                id="safe", target="tcp:127.0.0.1:80", users=(("alice", "sha256:" + "1e" * 32),)
+            )
+        )
+        self.publish("safe")
+        (
+            self.script
+            >> Cues("door", door).compared(None)
+            << AgentSays(
+                Refuse(
+                    session=1,
+                    code="login-needed",
+                    reason="its users have changed; try once more",
+                )
+            )
+        )
+        self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
+
     def test_lost_meanwhile(self) -> None:
         """
         Nor is one whose relay is gone meanwhile, whatever its password.

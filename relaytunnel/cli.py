@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from relaytunnel import __version__, commands
 from relaytunnel.config import (
@@ -25,11 +24,9 @@ from relaytunnel.config import (
     publish_pattern,
 )
 from relaytunnel.config.names import connection_id, port_number
+from relaytunnel.config.users import user_name
 from relaytunnel.errors import RelayTunnelError
-from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, user_name
-
-if TYPE_CHECKING:
-    pass
+from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort
 
 __all__ = ["main"]
 

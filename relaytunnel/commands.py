@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from relaytunnel.relay.state import Facts, StateDirectory
 
 __all__ = [
+    "VIA",
     "agents",
     "check",
     "connect",

@@ -280,7 +280,7 @@ class VisitTests(CommandTests):
             (("connect",), "ID"),
             (("connect", "we_b"), "'we_b': each label"),
             (("connect", "web", "--via", "::1"), "'::1': an IPv6 address stands in brackets"),
-            (("connect", "web", "--user", "a:b"), "'a:b': a user's name"),
+            (("connect", "web", "--user", "a:b"), "'a:b': a user name is 1 to 64"),
             (("connect", "web", "--password-file", "secret"), "--user"),
             (("forward", "web"), "LOCAL_PORT: 'web': a port is a number from 0"),
             (("forward", "65536", "web"), "'65536': a port"),

@@ -90,15 +90,19 @@ class Fields:
     accept: list[str] = field(default_factory=list)
     credentials: dict[bytes, bytes] = field(default_factory=dict)
     cookies: list[bytes] = field(default_factory=list)
-    _upgrade: bool = False
+    _protocols: list[bytes] = field(default_factory=list)
     _connection: list[bytes] = field(default_factory=list)
     _length: bytes | None = None
     _coded: bool = False
 
     @property
     def upgrades(self) -> bool:
-        """Whether the connection is to become another protocol (RFC 9110 7.8)."""
-        return self._upgrade and b"upgrade" in self._connection
+        """
+        Whether the request is nothing unless the connection becomes another
+        protocol (RFC 9110 7.8): a WebSocket (RFC 6455 4.1).  An offer that a
+        server may pass over, as of C{h2c}, is none.
+        """
+        return self._protocols == [b"websocket"] and b"upgrade" in self._connection
 
     def add(self, line: bytes) -> None:
         """
@@ -138,7 +142,7 @@ class Fields:
         elif name == b"cookie":
             self.cookies.append(value)
         elif name == b"upgrade":
-            self._upgrade = True
+            self._protocols.append(value.lower())
         elif name == b"connection":
             self._connection += (word.strip(b" \t").lower() for word in value.split(b","))
         elif name == b"content-length":

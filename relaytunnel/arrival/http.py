@@ -41,8 +41,10 @@ _MAX_METHOD = 32
 
 _TUNNEL_STANDS = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-_HOP_BY_HOP = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
+_HOP_BY_HOP = (b"proxy-connection", b"keep-alive", b"proxy-authorization")
 """What a proxy does not pass on (RFC 9110 7.6.1, 11.7.2)."""
+_OFFERS = (b"connection", b"upgrade", b"http2-settings")
+"""What it does not pass on either, unless another protocol is asked for (7.8)."""
 
 
 class HttpArrival:
@@ -193,21 +195,22 @@ def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
 
     A client may send its next request to the same proxy though it is for
     another server, and all that comes on this channel goes to this one.  So it
-    is the last: unless it becomes another protocol, the server is asked to
-    close.
+    is the last: unless it asks for a WebSocket, the server is asked to close.
+    Offers of other protocols are not passed on, since a server may pass them
+    over and keep the connection.
 
     @param head: as it was sent, faultless.
     """
-    upgrades = fields.upgrades
+    dropped = _HOP_BY_HOP if fields.upgrades else _HOP_BY_HOP + _OFFERS
     lines = head.removeprefix(b"\r\n").split(b"\r\n")
     kept = [b" ".join((request.method, request.path, request.version))]
     if fields.host is None and request.authority is not None:
         kept.append(b"Host: " + str(request.authority).encode("ascii"))
     for line in lines[1:-2]:
         name = line.partition(b":")[0].lower()
-        if name not in _HOP_BY_HOP or (upgrades and name == b"connection"):
+        if name not in dropped:
             kept.append(line)
-    if not upgrades:
+    if not fields.upgrades:
         kept.append(b"Connection: close")
     return b"\r\n".join((*kept, b"", b""))
 

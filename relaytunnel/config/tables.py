@@ -162,12 +162,12 @@ class Table:
             return otherwise
         value = self._values[key]
         if not isinstance(value, list):
-            self.fault(key, f"expected a list of strings, given {given(value)}")
+            self.fault(key, f"expected a list of strings or tables, given {given(value)}")
             return otherwise
         found = []
         for number, item in enumerate(value, 1):
             if not isinstance(item, (str, dict)):
-                self.fault(key, f"expected a list of strings, given {given(item)} in it")
+                self.fault(key, f"expected a list of strings or tables, given {given(item)} in it")
                 continue
             place = f"{self.place} {key_shown(key)} number {number}:"
             try:

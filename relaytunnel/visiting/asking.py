@@ -22,7 +22,6 @@ __all__ = [
     "HostPort",
     "NotServed",
     "asking_for",
-    "user_name",
 ]
 
 DEFAULT_RELAY = "localhost:8000"
@@ -78,17 +77,6 @@ class HostPort:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def user_name(text: str) -> str:
-    """
-    Check the name of a user who logs in at the relay (RFC 7617 2).
-
-    @raise ValueError: it cannot be one.
-    """
-    if not text or ":" in text or not text.isprintable():
-        raise ValueError(f"{shown(text)}: a user's name is printable and has no colon in it")
-    return text
 
 
 def asking_for(connection_id: str, login: tuple[str, str] | None = None) -> bytes:

@@ -491,11 +491,14 @@ class NotedTests(SynchronousTestCase):
 
     def test_upgrades(self) -> None:
         """
-        An Upgrade is noted, and nothing that is only called like it.
+        An Upgrade to WebSocket is noted, and nothing that a server may pass
+        over or that is only called like it.
         """
         wanted = (b"upgrade: websocket", b"Connection: keep-alive, Upgrade")
         self.assertTrue(self.fields(*wanted).upgrades)
         self.assertFalse(self.fields(*wanted[:1]).upgrades)
+        self.assertFalse(self.fields(*wanted, b"Upgrade: h2c").upgrades)
+        self.assertFalse(self.fields(b"Upgrade: h2c", wanted[1]).upgrades)
         self.assertFalse(
             self.fields(b"Upgrade-Insecure-Requests: 1", b"Connection: upgrade").upgrades
         )

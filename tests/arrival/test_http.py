@@ -359,14 +359,25 @@ class AbsoluteTests(SynchronousTestCase):
 
     def test_upgrade(self) -> None:
         """
-        A request that becomes another protocol keeps its Connection, and is
-        not asked to close.
+        A request for a WebSocket keeps its Connection, and is not asked to
+        close.
         """
         self.becomes(
             b"GET http://web/chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nProxy-Connection: keep-alive\r\n\r\n",
             b"GET /chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\n\r\n",
+        )
+
+    def test_offer(self) -> None:
+        """
+        An offer of another protocol is not passed on: a server that does not
+        take it up would keep the connection, and be sent what is for others.
+        """
+        self.becomes(
+            b"GET http://web/ HTTP/1.1\r\nHost: web\r\nUpgrade: h2c\r\n"
+            b"HTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
         )
 
     def test_credentials(self) -> None:

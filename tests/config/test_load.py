@@ -200,7 +200,10 @@ class RelayTextTests(SynchronousTestCase):
                 "relay.toml: [relay] name: expected a string, given a whole number",
                 "relay.toml: [relay] state: expected a string, given a boolean",
                 "relay.toml: [listen] agents: expected a string, given a number",
-                "relay.toml: [listen] clients: expected a list of strings, given a string",
+                (
+                    "relay.toml: [listen] clients: expected a list of strings or tables,"
+                    " given a string"
+                ),
                 "relay.toml: [listen] admin: expected a string, given a list",
                 "relay.toml: [listen] ports: expected a string, given a table",
             ],
@@ -215,7 +218,7 @@ class RelayTextTests(SynchronousTestCase):
             [
                 "relay.toml: [[agent]]: expected a table, given a whole number in it",
                 (
-                    "relay.toml: [listen] clients: expected a list of strings,"
+                    "relay.toml: [listen] clients: expected a list of strings or tables,"
                     " given a date or time in it"
                 ),
             ],

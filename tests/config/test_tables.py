@@ -142,7 +142,8 @@ class TableTests(SynchronousTestCase):
                 "f: [t] some-items: 'x': expected digits",
                 "f: [t] some-items number 2: numbr: unknown key; did you mean 'number'?",
                 "f: [t] some-items number 2: number: missing",
-                "f: [t] some-items: expected a list of strings, given a whole number in it",
+                "f: [t] some-items: expected a list of strings or tables,"
+                " given a whole number in it",
                 "f: [t] some-items number 4: number: 'y': expected digits",
             ],
         )

@@ -7,13 +7,13 @@ from __future__ import annotations
 from fuzz.targets import Target, cut, holds, same, texts
 from relaytunnel.arrival import Arrival, Limits, Login, Named
 from relaytunnel.config.names import connection_id
+from relaytunnel.config.users import user_name
 from relaytunnel.errors import ProtocolError
 from relaytunnel.visiting.asking import (
     Answer,
     AnswerReader,
     HostPort,
     asking_for,
-    user_name,
 )
 
 __all__ = ["TARGETS"]

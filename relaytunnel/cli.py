@@ -26,6 +26,7 @@ from relaytunnel.config import (
 from relaytunnel.config.names import connection_id, port_number
 from relaytunnel.config.users import user_name
 from relaytunnel.errors import RelayTunnelError
+from relaytunnel.passwords import VARIABLE
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort
 
 __all__ = ["main"]
@@ -240,7 +241,7 @@ def _with_relay(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--user",
         metavar="NAME",
         type=_checked(user_name),
-        help="log in at the relay; the password is RELAYTUNNEL_PASSWORD in the environment, or"
+        help=f"log in at the relay; the password is {VARIABLE} in the environment, or"
         " is asked for at the terminal",
     )
     parser.add_argument(

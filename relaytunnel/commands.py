@@ -8,7 +8,6 @@ is told by L{relaytunnel.cli}, where the arguments are.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
 import signal
@@ -31,6 +30,7 @@ from relaytunnel.config import (
 )
 from relaytunnel.config.limits import LIMIT_KEYS
 from relaytunnel.errors import ConfigError, StateError
+from relaytunnel.passwords import new_password, password_of
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for
 
 if TYPE_CHECKING:
@@ -56,23 +56,12 @@ VIA = "RELAYTUNNEL_VIA"
 """The environment variable that names the relay to visit through."""
 
 _UPGRADED_WITHIN = 40.0
-_LONGEST_PASSWORD = 4096
 
 
 def hash_password(parsed: argparse.Namespace) -> int:
     from relaytunnel.accounts.secrets import hash_chosen
 
-    if sys.stdin.isatty():
-        password = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != password:
-            print("relaytunnel: the two passwords differ", file=sys.stderr)
-            return 1
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
-    if not password:
-        print("relaytunnel: the password is empty", file=sys.stderr)
-        return 1
-    print(hash_chosen(password))
+    print(hash_chosen(new_password()))
     return 0
 
 
@@ -108,7 +97,7 @@ def _accounts(state: StateDirectory) -> AccountStore:
 
 def upgrade(parsed: argparse.Namespace) -> int:
     state, facts = _state(parsed)
-    if not facts.pid:
+    if not facts.runs:
         raise StateError(f"no relay runs with the state in {state.path}")
     try:
         os.kill(facts.pid, signal.SIGUSR2)
@@ -127,8 +116,6 @@ def upgrade(parsed: argparse.Namespace) -> int:
 
 
 def invite(parsed: argparse.Namespace) -> int:
-    from relaytunnel.wire.invitation import Invitation
-
     state, facts = _state(parsed)
     if parsed.config and parsed.agent in [each.id for each in load_relay(parsed.config).accounts]:
         raise StateError(
@@ -146,10 +133,7 @@ def invite(parsed: argparse.Namespace) -> int:
         rights = store.rights(parsed.agent)
     finally:
         store.close()
-    invitation = Invitation(
-        parsed.agent, secret, facts.name, facts.agents or 7000, facts.pin or None
-    )
-    print(invitation)
+    print(facts.invitation(parsed.agent, secret))
     if rights is None or not rights.publish:
         print(
             f"{parsed.agent} may publish nothing yet; say what with --publish NAME",
@@ -308,35 +292,7 @@ def _relay(parsed: argparse.Namespace) -> HostPort:
 def _asking(parsed: argparse.Namespace) -> bytes:
     if parsed.user is None and parsed.password_file is not None:
         parsed.wrong("--password-file: whose password it is, --user says")
-    login = None if parsed.user is None else (parsed.user, _password(parsed))
+    login = None
+    if parsed.user is not None:
+        login = (parsed.user, password_of(parsed.user, parsed.password_file))
     return asking_for(parsed.id, login)
-
-
-def _password(parsed: argparse.Namespace) -> str:
-    """
-    @raise ConfigError: there is none.
-    """
-    if parsed.password_file is not None:
-        try:
-            with open(parsed.password_file, encoding="utf-8") as file:
-                password = file.readline(_LONGEST_PASSWORD).rstrip("\r\n")
-        except (OSError, UnicodeError) as fault:
-            reason = getattr(fault, "strerror", None) or fault
-            raise ConfigError([f"{parsed.password_file}: {reason}"]) from None
-        if not password:
-            raise ConfigError([f"{parsed.password_file}: the first line is no password"])
-        return password
-    given = os.environ.get("RELAYTUNNEL_PASSWORD")
-    if given:
-        return given
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigError(
-            [
-                f"there is no password for {parsed.user}: set RELAYTUNNEL_PASSWORD, or name a"
-                " file with --password-file"
-            ]
-        )
-    try:
-        return getpass.getpass(f"Password of {parsed.user}: ")
-    except (KeyboardInterrupt, EOFError):
-        raise ConfigError([f"no password was given for {parsed.user}"]) from None

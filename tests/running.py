@@ -590,7 +590,7 @@ class RunningCase(TestCase):
         secret = self.accounts(relay).invite(
             agent, list(publish), [(whole.first, whole.last)] if ports is None else list(ports)
         )
-        return relay.invitation(agent, secret)
+        return relay.facts.invitation(agent, secret)
 
     def first_invitation(self, relay: RelayService) -> Invitation:
         """

@@ -5,12 +5,15 @@ The C{relaytunnel} command, as an operator types it.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
+
+from msgspec.structs import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -198,6 +201,34 @@ class AgentsTests(CommandTests):
         self.assertNotIn(secret, out)
 
 
+class UpgradeTests(CommandTests):
+    """
+    C{relaytunnel upgrade}, where nothing is to be upgraded.
+    """
+
+    def test_stopped(self) -> None:
+        """
+        A relay that has stopped is not upgraded.
+        """
+        code, out, err = self.operate("upgrade")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn(f"no relay runs with the state in {self.state.path}", err)
+
+    def test_killed(self) -> None:
+        """
+        A relay that was killed could not say so; who has its number now is left
+        alone.
+        """
+        with subprocess.Popen(["sleep", "60"]) as bystander:
+            self.state.write_facts(replace(self.facts, pid=bystander.pid, since="1"))
+            code, out, err = self.operate("upgrade")
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn("no relay runs", err)
+            # Whatever it was sent would have come before this.
+            bystander.terminate()
+        self.assertEqual(bystander.returncode, -signal.SIGTERM)
+
+
 class CheckTests(CommandTests):
     def check(self, text: str) -> tuple[int, str, str]:
         path = self.mktemp()
@@ -310,38 +341,6 @@ class VisitTests(CommandTests):
         self.assertEqual(code, 1)
         self.assertIn("set RELAYTUNNEL_PASSWORD, or name a file with --password-file", err)
 
-    def test_asked_for_a_password(self) -> None:
-        """
-        At a terminal it is asked for; no answer is an error, not a password.
-        """
-
-        def interrupted(prompt: str) -> str:
-            self.assertEqual(prompt, "Password of me: ")
-            raise KeyboardInterrupt
-
-        terminal = io.StringIO()
-        terminal.isatty = lambda: True  # type: ignore[method-assign]
-        self.patch(sys, "stdin", terminal)
-        self.patch(os, "environ", {**os.environ, "RELAYTUNNEL_PASSWORD": ""})
-        self.patch(getpass, "getpass", interrupted)
-        code, _, err = self.run_command("connect", "web", "--user", "me")
-        self.assertEqual(code, 1)
-        self.assertIn("no password was given for me", err)
-
-    def test_password_file(self) -> None:
-        """
-        A file without a password is named, and so is none at all.
-        """
-        empty = self.mktemp()
-        with open(empty, "w", encoding="utf-8") as file:
-            file.write("\nsecret\n")
-        for path, reason in ((empty, "the first line"), ("/nowhere/secret", "No such file")):
-            code, _, err = self.run_command(
-                "connect", "web", "--user", "me", "--password-file", path
-            )
-            self.assertEqual(code, 1)
-            self.assertIn(f"{path}: {reason}", err)
-
 
 class HashTests(CommandTests):
     """
@@ -357,21 +356,6 @@ class HashTests(CommandTests):
         code, out, _ = self.run_command("hash-password")
         self.assertEqual(code, 0)
         self.assertTrue(secrets.verify("correct horse", out.strip()))
-
-    def test_terminal(self) -> None:
-        """
-        At a terminal it is asked for twice, and has to be the same.
-        """
-        terminal = io.StringIO()
-        terminal.isatty = lambda: True  # type: ignore[method-assign]
-        self.patch(sys, "stdin", terminal)
-        answers = ["one", "one", "one", "two"]
-        self.patch(getpass, "getpass", lambda prompt: answers.pop(0))
-        code, out, _ = self.run_command("hash-password")
-        self.assertTrue(code == 0 and secrets.verify("one", out.strip()))
-        code, out, err = self.run_command("hash-password")
-        self.assertEqual((code, out), (1, ""))
-        self.assertIn("differ", err)
 
     def test_empty(self) -> None:
         """

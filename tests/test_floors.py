@@ -45,6 +45,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.data": 4,
     "relaytunnel.relay.expecting": 4,
     "relaytunnel.relay.inheriting": 4,
+    "relaytunnel.relay.inviting": 4,
     "relaytunnel.relay.listener": 4,
     "relaytunnel.relay.listening": 4,
     "relaytunnel.relay.prelude": 4,
@@ -63,6 +64,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.cli": 5,
     "relaytunnel.commands": 5,
     "relaytunnel.demo": 5,
+    "relaytunnel.passwords": 5,
     "relaytunnel.visiting": 5,
 }
 """A package stands for all its modules, but for those that are named."""

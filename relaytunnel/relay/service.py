@@ -29,7 +29,7 @@ from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import RelayConfig
 from relaytunnel.draining import quiet
-from relaytunnel.errors import Code, InvitationError, StateError
+from relaytunnel.errors import Code, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
@@ -37,22 +37,19 @@ from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
 from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
+from relaytunnel.relay.inviting import FirstInvitation
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.rechecking import Rechecking
 from relaytunnel.relay.registry import Registry
 from relaytunnel.relay.reloading import identity_of, reload, told_pin
-from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.relay.state import Facts, StateDirectory, started
 from relaytunnel.relay.visits import Visits
 from relaytunnel.relay.waiting import WaitingRoom
 from relaytunnel.splice import best_engine
-from relaytunnel.wire.invitation import Invitation
 from relaytunnel.wire.messages import TICKET_BYTES, Restarting
 
-__all__ = ["FIRST_AGENT", "RelayService"]
-
-FIRST_AGENT = "first"
-"""The agent that a new relay invites by itself; it may publish anything."""
+__all__ = ["RelayService"]
 
 _ACCOUNT_THREADS = 2
 _PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
@@ -144,7 +141,7 @@ class RelayService(Service):
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
         try:
             self._listen(identity)
-            invitation, new = self._first_invitation(store, identity)
+            invitation = FirstInvitation(self.state, self.facts, store, config)
             if self._inherited is None:
                 self.state.write_facts(self.facts)
         except BaseException:
@@ -157,7 +154,8 @@ class RelayService(Service):
         super().startService()
         self._rechecking = Rechecking(self._reactor, self.accounts, self.registry)
         self._rechecking.start()
-        self._announce(invitation, new)
+        self._announce()
+        invitation.announce(self._announce_invitation)
 
     def _listen(self, identity: Identity) -> None:
         config, limits, reactor = self.config, self.config.limits, self._reactor
@@ -225,6 +223,7 @@ class RelayService(Service):
                 admin = f"{listening.getHost().host}:{tcp_port(listening)}"  # type: ignore[attr-defined]
         self.facts = Facts(
             pid=os.getpid(),
+            since=started(os.getpid()),
             name=config.name,
             pin=told_pin(identity),
             agents=agents,
@@ -303,45 +302,7 @@ class RelayService(Service):
         )
         yield self._draining
 
-    # The first invitation
-
-    def _first_invitation(
-        self, store: AccountStore, identity: Identity
-    ) -> tuple[str | None, bool]:
-        """
-        Invite a first agent where nobody was ever invited, and keep the file
-        with its invitation true to where the relay is now.
-
-        @return: the invitation, if there is one, and whether it is new.
-        """
-        kept = self.state.read_invitation()
-        secret = None
-        if kept is not None:
-            try:
-                secret = Invitation.parse(kept).secret
-            except InvitationError:
-                self._log.warn("{file} holds no invitation", file=self.state.invitation)
-        new = False
-        if kept is None and not store.agents() and not self.config.accounts:
-            ports = self.config.ports
-            secret = store.invite(FIRST_AGENT, ["*"], [(ports.first, ports.last)])
-            new = True
-        elif secret is None or store.authenticate(FIRST_AGENT, secret) is None:
-            return None, False
-        text = str(self.invitation(FIRST_AGENT, secret))
-        if text != kept:
-            self.state.write_invitation(text)
-        return text, new
-
-    def invitation(self, agent: str, secret: str) -> Invitation:
-        """
-        @return: the invitation for an agent with this secret.
-        """
-        return Invitation(
-            agent, secret, self.config.name, self.facts.agents or 7000, self.facts.pin or None
-        )
-
-    def _announce(self, invitation: str | None, new: bool) -> None:
+    def _announce(self) -> None:
         facts = self.facts
         self._log.info(
             "the relay {name} is here: agents dial port {agents}, clients port {clients}",
@@ -354,15 +315,6 @@ class RelayService(Service):
                 "it calls itself localhost, so only agents on this machine find it;"
                 " start it with --name and the name that others know it by"
             )
-        if invitation is not None and new:
-            self._announce_invitation(
-                "A first agent is invited.  On its machine run\n\n"
-                f"    twistd -n agent --join '{invitation}' --publish web=127.0.0.1:8080\n\n"
-                f"with your server in place of 127.0.0.1:8080.  Keep it secret; it is also in\n"
-                f"{self.state.invitation}\n"
-            )
-        if invitation is not None:
-            self._log.info("the first agent's invitation is in {file}", file=self.state.invitation)
 
     # The end
 

@@ -15,8 +15,25 @@ import msgspec
 
 from relaytunnel.channel.identity import write_private
 from relaytunnel.errors import StateError
+from relaytunnel.wire.invitation import Invitation
 
-__all__ = ["Facts", "StateDirectory"]
+__all__ = ["Facts", "StateDirectory", "started"]
+
+
+def started(pid: int) -> str:
+    """
+    Ask the system when a process started, which tells it from a later one with
+    the same number.
+
+    @return: clock ticks since the boot (proc(5), C{/proc/PID/stat}, field 22);
+        empty if there is no such process, or no such system.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name in field 2 may hold anything, but ends in the last bracket.
+            return file.read().rpartition(b")")[2].split()[19].decode("ascii")
+    except (OSError, IndexError, UnicodeDecodeError):
+        return ""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     What others on this machine may know of a running relay.
 
     @ivar pid: its process; 0 while it is stopped.
+    @ivar since: when that was L{started}.
     @ivar name: its public name.
     @ivar pin: the pin of its key.
     @ivar agents: the port that agents dial; 0 if it is no TCP port.
@@ -37,6 +55,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     agents: int
     clients: tuple[int, ...]
     admin: str = ""
+    since: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """
+        Whether that process is still there: one that was killed could not say
+        that it stopped, and its number may be another's by now.
+        """
+        return self.pid != 0 and self.since in ("", started(self.pid))
+
+    def invitation(self, agent: str, secret: str) -> Invitation:
+        """
+        @return: the invitation for an agent with this secret.
+        """
+        return Invitation(agent, secret, self.name, self.agents or 7000, self.pin or None)
 
 
 class StateDirectory:
@@ -144,4 +177,4 @@ class StateDirectory:
         """
         facts = self.read_facts()
         if facts is not None:
-            self.write_facts(msgspec.structs.replace(facts, pid=0, admin=""))
+            self.write_facts(msgspec.structs.replace(facts, pid=0, since="", admin=""))

@@ -24,7 +24,8 @@ from relaytunnel.channel.identity import own_identity
 from relaytunnel.errors import AccountError, Code, StateError
 from relaytunnel.relay import control as control_module
 from relaytunnel.relay import service as service_module
-from relaytunnel.relay.service import FIRST_AGENT, RelayService
+from relaytunnel.relay.inviting import FIRST_AGENT
+from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.messages import (
     Goodbye,
     Refuse,

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.errors import StateError
-from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.relay.state import Facts, StateDirectory, started
 
 FACTS = Facts(pid=7, name="relay", pin="sha256:x", agents=7000, clients=(8000,), admin="a:1")
 
@@ -159,3 +160,42 @@ class StateTests(SynchronousTestCase):
         for damaged in ("{", "[]", '{"pid": "x"}'):
             (self.path / "relay.json").write_text(damaged)
             self.assertIn("relay.json", self.fault(self.state.read_facts))
+
+
+class RunningTests(SynchronousTestCase):
+    """
+    Whether the relay that wrote its facts is still there.
+    """
+
+    def facts(self, pid: int, since: str) -> Facts:
+        return Facts(pid=pid, name="relay", pin="", agents=1, clients=(), since=since)
+
+    def test_this_process(self) -> None:
+        """
+        A process that started when the facts say is the one they speak of.
+        """
+        since = started(os.getpid())
+        self.assertRegex(since, r"^\d+$")
+        self.assertTrue(self.facts(os.getpid(), since).runs)
+
+    def test_another_with_its_number(self) -> None:
+        """
+        One that started at another time is not.
+        """
+        self.assertFalse(self.facts(os.getpid(), "1").runs)
+
+    def test_gone(self) -> None:
+        """
+        Nor is one that is not there, or that has said that it stopped.
+        """
+        with subprocess.Popen(["true"]) as process:
+            since = started(process.pid)
+        self.assertEqual(started(process.pid), "")
+        self.assertFalse(self.facts(process.pid, since).runs)
+        self.assertFalse(self.facts(0, "").runs)
+
+    def test_unknown(self) -> None:
+        """
+        Where the system does not say when, the number has to do.
+        """
+        self.assertTrue(self.facts(os.getpid(), "").runs)

@@ -100,10 +100,7 @@ class Arrival:
             if opening is None:
                 return None
             self.way = opening.begin(self._limits)
-        return self._look(self.way)
-
-    def _look(self, way: Way) -> Named | Malformed | None:
-        self.outcome = way.feed(self._held)
+        self.outcome = self.way.feed(self._held)
         if isinstance(self.outcome, Malformed):
             self._held = b""
         return self.outcome

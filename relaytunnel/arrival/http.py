@@ -41,10 +41,11 @@ _MAX_METHOD = 32
 
 _TUNNEL_STANDS = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-_HOP_BY_HOP = (b"proxy-connection", b"keep-alive", b"proxy-authorization")
+_HOP_BY_HOP = (
+    *(b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization"),
+    b"http2-settings",
+)
 """What a proxy does not pass on (RFC 9110 7.6.1, 11.7.2)."""
-_OFFERS = (b"connection", b"upgrade", b"http2-settings")
-"""What it does not pass on either, unless another protocol is asked for (7.8)."""
 
 
 class HttpArrival:
@@ -97,8 +98,7 @@ class HttpArrival:
         """
         if why is not None or self._to_proxy:
             return None
-        remembered = None if self._asking.direct else cookie_value(self._fields.cookies)
-        page = self._asking.answer(directory, remembered, self._accept, self._head_only)
+        page = self._asking.answer(directory, self._remembered, self._accept, self._head_only)
         return Asked(page, over=True)
 
     def answer(self, failing: Failing) -> bytes:
@@ -117,6 +117,10 @@ class HttpArrival:
     @property
     def _accept(self) -> str | None:
         return ", ".join(self._fields.accept) or None
+
+    @property
+    def _remembered(self) -> str | None:
+        return None if self._asking.direct else cookie_value(self._fields.cookies)
 
     @property
     def _head_only(self) -> bool:
@@ -172,19 +176,19 @@ class HttpArrival:
     def _named(self, request: RequestLine, authority: Authority | None, head: bytes) -> Named:
         host, port = (None, None) if authority is None else (authority.host, authority.port)
         credentials = self._fields.credentials
+        to_proxy = request.connects or self._to_proxy
+        login = basic_login(
+            credentials.get(b"proxy-authorization" if to_proxy else b"authorization")
+        )
         if request.connects:
-            login = basic_login(credentials.get(b"proxy-authorization"))
             return Named(self.name, host, port, len(head), welcome=_TUNNEL_STANDS, login=login)
-        if request.authority is not None:
-            login = basic_login(credentials.get(b"proxy-authorization"))
-            origin = _origin_form(request, head, self._fields)
-            return Named(self.name, host, port, len(head), origin, login=login)
-        self._asking = asking(request.path)
-        login = basic_login(credentials.get(b"authorization"))
-        remembered = None if self._asking.direct else cookie_value(self._fields.cookies)
-        if remembered is None:
-            return Named(self.name, host, port, login=login)
-        # The next request may be another choice, and must not go to this server.
+        remembered = None
+        if not to_proxy:
+            self._asking = asking(request.path)
+            remembered = self._remembered
+            if remembered is None:
+                return Named(self.name, host, port, login=login)
+        # The next request may be for another server, and must not go to this one.
         origin = _origin_form(request, head, self._fields)
         return Named(self.name, host, port, len(head), origin, login=login, remembered=remembered)
 
@@ -195,13 +199,13 @@ def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
 
     A client may send its next request to the same proxy though it is for
     another server, and all that comes on this channel goes to this one.  So it
-    is the last: unless it asks for a WebSocket, the server is asked to close.
-    Offers of other protocols are not passed on, since a server may pass them
-    over and keep the connection.
+    is the last: the server is asked to close, which means nothing to one that
+    grants a WebSocket (RFC 9112 9.6), and holds for one that refuses it.
+    Offers of other protocols are not passed on.
 
     @param head: as it was sent, faultless.
     """
-    dropped = _HOP_BY_HOP if fields.upgrades else _HOP_BY_HOP + _OFFERS
+    dropped = _HOP_BY_HOP if fields.upgrades else (*_HOP_BY_HOP, b"upgrade")
     lines = head.removeprefix(b"\r\n").split(b"\r\n")
     kept = [b" ".join((request.method, request.path, request.version))]
     if fields.host is None and request.authority is not None:
@@ -210,8 +214,7 @@ def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
         name = line.partition(b":")[0].lower()
         if name not in dropped:
             kept.append(line)
-    if not fields.upgrades:
-        kept.append(b"Connection: close")
+    kept.append(b"Connection: close, Upgrade" if fields.upgrades else b"Connection: close")
     return b"\r\n".join((*kept, b"", b""))
 
 

@@ -104,23 +104,23 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
             name, equals, where = option.partition("=")
             if not equals:
                 raise ValueError("expected NAME=TARGET, for example web=127.0.0.1:8080")
-            reach: tuple[Reach, ...] = ()
-            proxy: Literal["", "v1", "v2"] = ""
-            listed = False
+            wishes: dict[str, str] = {}
             while (wish := _OPTION.search(where)) is not None:
                 where = where[: wish.start()]
-                if wish[1] == "port":
-                    reach = (Reach("name"), Reach("port", str(port_number(wish[2], lowest=0))))
-                elif wish[1] == "proxy":
-                    proxy = proxy_version(wish[2])
-                else:
-                    listed = True
+                key = wish[1] or wish[3]
+                if key in wishes:
+                    raise ValueError(f"{key} is given twice")
+                wishes[key] = wish[2]
+            reach: tuple[Reach, ...] = ()
+            if "port" in wishes:
+                port = port_number(wishes["port"], lowest=0)
+                reach = (Reach("name"), Reach("port", str(port)))
             return cls(
                 id=connection_id(name),
                 target=endpoint_target(where),
                 reach=reach,
-                listed=listed,
-                proxy=proxy,
+                listed="listed" in wishes,
+                proxy=proxy_version(wishes.get("proxy", "")),
             )
         except ValueError as error:
             raise ConfigError([f"--publish {shown(option)}: {error}"]) from None

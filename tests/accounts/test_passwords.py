@@ -272,6 +272,15 @@ class UnknownTests(HeldCase):
         self.assertEqual(known.rpartition(":")[0], unknown.rpartition(":")[0])
         self.assertNotEqual(known, unknown)
 
+    def test_beside_generated(self) -> None:
+        """
+        Beside secrets that were generated, too, whichever stands first.
+        """
+        robot = {"robot": hash_generated("secret")}
+        for users in (robot | USERS, USERS | robot):
+            self.assertNoResult(self.check("x", "nobody", users=users))
+        self.assertEqual(len(self.threads.calls), 2)
+
 
 class ThreadsTests(TestCase):
     """

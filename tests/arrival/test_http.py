@@ -359,14 +359,14 @@ class AbsoluteTests(SynchronousTestCase):
 
     def test_upgrade(self) -> None:
         """
-        A request for a WebSocket keeps its Connection, and is not asked to
+        A request for a WebSocket is one; a server that refuses it is asked to
         close.
         """
         self.becomes(
             b"GET http://web/chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nProxy-Connection: keep-alive\r\n\r\n",
+            b"Connection: keep-alive, Upgrade\r\nProxy-Connection: keep-alive\r\n\r\n",
             b"GET /chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\n\r\n",
+            b"Connection: close, Upgrade\r\n\r\n",
         )
 
     def test_offer(self) -> None:

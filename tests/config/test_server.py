@@ -121,7 +121,7 @@ class OptionTests(Faulty):
 
     def test_any_order(self) -> None:
         """
-        They may stand in any order, as many of them as there are.
+        They may stand in any order, each of them once.
         """
         expected = ServerConfig(
             id="web",
@@ -159,6 +159,15 @@ class OptionTests(Faulty):
         ):
             (fault,) = self.faults(ServerConfig.from_option, f"web=127.0.0.1:8080{end}")
             self.assertIn("--publish", fault)
+
+    def test_twice(self) -> None:
+        """
+        None of them stands there twice, not even if it says the same.
+        """
+        for wish in ("port=1", "proxy=v2", "listed"):
+            option = f"web=127.0.0.1:8080,{wish},{wish}"
+            (fault,) = self.faults(ServerConfig.from_option, option)
+            self.assertIn(f"{wish.partition('=')[0]} is given twice", fault)
 
     @given(st.text("web=127.0.0.1:80,listedproxyv2 ", max_size=40))
     @settings(deadline=None, max_examples=100)

@@ -24,6 +24,7 @@ from tests.processes import (
     start_agent,
     start_relay,
 )
+from tests.programs.inside import start_nginx
 from tests.programs.test_browser import browse
 from tests.programs.test_netcat import unusable as netcat_unusable
 
@@ -131,6 +132,37 @@ class WebSocketTests(TestCase):
         )
         self.assertEqual((done.code, done.out), (0, "at last\n"))
         self.assertGreaterEqual(time.monotonic() - began, 1.5)
+
+
+class RefusedWebSocketTests(TestCase):
+    """
+    A WebSocket that a server does not grant.
+    """
+
+    skip = missing_programs("curl", "nginx")
+
+    async def test_next_request(self) -> None:
+        """
+        What its client then asks the same proxy for is not sent to that server.
+        """
+        ports = [free_port(), free_port()]
+        await start_nginx(
+            self,
+            ports,
+            "".join(
+                f'server {{ listen 127.0.0.1:{port}; return 200 "{port} $http_upgrade\\n"; }}\n'
+                for port in ports
+            ),
+        )
+        relay = await start_relay(self, empty_directory(self) / "relay")
+        servers = [f"{name}=127.0.0.1:{port}" for name, port in zip("ab", ports, strict=True)]
+        await start_agent(self, relay.invitation, servers)
+        proxy = ("--silent", "--show-error", "--max-time", "20", "--proxy", relay.clients)
+        wanted = ("--header", "Connection: Upgrade", "--header", "Upgrade: websocket")
+        done = await run(
+            self, *("curl", *proxy, *wanted, "http://a/"), *("--next", *proxy, "http://b/")
+        )
+        self.assertEqual(done.out, f"{ports[0]} websocket\n{ports[1]} \n", done.err)
 
 
 class BodyTests(TestCase):

@@ -4,7 +4,6 @@ One fault: what runs before it, under it and behind it, and what is found.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from faults.injections import Fault, Scene
 from faults.ledger import Ledger, Tally
 from faults.stack import CampaignFailed, Stack, State
 
-__all__ = ["SHORT_LIMITS", "Result", "Terms", "run", "suffer", "warm"]
+__all__ = ["SHORT_LIMITS", "Result", "Terms", "finish", "run", "suffer", "warm"]
 
 _WARM = 1.5
 _BEFORE = 1.0
@@ -163,7 +162,7 @@ def suffer(fault: Fault, terms: Terms, stack: Stack, start: State, result: Resul
     @param result: is told what is found.
     """
     record = stack.directory / f"{fault.name}.load.jsonl"
-    ledger = Ledger([record, stack.directory / "server.jsonl"])
+    ledger = Ledger([record, *stack.servers.values()])
     result.tally = ledger.tally
     first = _FIRST * (1 + len(list(stack.directory.glob("*.load.jsonl"))))
     load = stack.start_load(record, *_load(fault, terms, stack), "--first", first)
@@ -171,18 +170,20 @@ def suffer(fault: Fault, terms: Terms, stack: Stack, start: State, result: Resul
     with fault.inject(Scene(stack, ledger, result.notes)):
         _pause(terms.seconds if fault.seconds is None else fault.seconds, ledger)
     lifted = time.monotonic()
-    hit, stack.network.hit = stack.network.hit, 0
+    hit, stack.network.hit = stack.network.hit, None
     if hit:
         result.notes.append(f"{hit} packets were dropped or rejected")
+    elif hit is not None:
+        result.broken = "no packet was dropped or rejected"
     _recover(stack, ledger, lifted, result)
     _pause(_BEHIND, ledger)
     load.send(signal.SIGTERM)
-    _finish(stack, ledger, result)
+    result.leaks += finish(stack, ledger)
     if result.recovery is not None:
         began = lifted + result.recovery
         result.late = sum(failure[0] > began for failure in ledger.failures)
-    _, result.leaks = stack.settled(start, terms.quiet + _passes(terms))
-    result.leaks += stack.troubles()
+    _, left = stack.settled(start, terms.quiet + _passes(terms))
+    result.leaks += left + stack.troubles()
 
 
 def _passes(terms: Terms) -> float:
@@ -198,22 +199,21 @@ def warm(stack: Stack, options: tuple[object, ...]) -> State:
     made when it is first needed.
 
     @param options: of the load.
+
+    @return: what there is behind them.
     @raise CampaignFailed: not all of them came through.
     """
     record = stack.directory / "warm.jsonl"
-    ledger = Ledger([record, stack.directory / "server.jsonl"])
+    ledger = Ledger([record, *stack.servers.values()])
     load = stack.start_load(record, *options)
     _pause(_WARM, ledger)
     load.send(signal.SIGTERM)
-    until = time.monotonic() + stack.patience + 10
-    while (load.alive or ledger.pending) and time.monotonic() < until:
-        _pause(0.1, ledger)
-    ledger.close()
+    left = finish(stack, ledger)
     tally = ledger.tally
-    if tally.survived != tally.tried or not tally.tried:
+    if tally.survived != tally.tried or not tally.tried or left:
         raise CampaignFailed(
             f"before the fault, {tally.survived} of {tally.tried} sessions came through:"
-            f" {dict(tally.failed)} {tally.notes}"
+            f" {dict(tally.failed)} {tally.notes} {left}"
         )
     return stack.at_start()
 
@@ -240,21 +240,25 @@ def _recover(stack: Stack, ledger: Ledger, lifted: float, result: Result) -> Non
         time.sleep(0.05)
 
 
-def _finish(stack: Stack, ledger: Ledger, result: Result) -> None:
+def finish(stack: Stack, ledger: Ledger) -> list[str]:
     """
     Wait for all sessions that still run, as long as their ends have patience.
+
+    @return: who did not end, and who did though nobody asked.
     """
+    found = []
     load = stack.running["load"]
     until = time.monotonic() + 2 * stack.patience + 20
     while load.alive and time.monotonic() < until:
         _pause(0.1, ledger)
     if load.alive:
-        result.notes.append("clients had to be ended")
+        found.append("load: clients had to be ended")
         load.end()
     until = time.monotonic() + stack.patience + 3
     while ledger.pending and time.monotonic() < until:
         _pause(0.1, ledger)
-    if not stack.running["server"].alive:
-        result.notes.append("the server died by itself")
-    with contextlib.suppress(OSError):
-        ledger.close()
+    for name in stack.servers:
+        if not stack.running[name].alive:
+            found.append(f"{name}: has ended by itself")
+    ledger.close()
+    return found

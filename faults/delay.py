@@ -50,6 +50,7 @@ class _Leg(Protocol):
 
     def __init__(self) -> None:
         self.other: _Leg | None = None
+        self.alone = False
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._size = 0
         self._last = 0.0
@@ -80,7 +81,8 @@ class _Leg(Protocol):
 
     def _pass_on(self) -> None:
         if self.other is None:
-            reactor.callLater(0.01, self._pass_on)
+            if not self.alone:
+                reactor.callLater(0.01, self._pass_on)
             return
         what, data = self._waiting.popleft()
         out = self.other.transport
@@ -112,7 +114,11 @@ class _Proxy(Factory):
         def stands(far: Any) -> None:
             near.other, far.other = far, near
 
-        dialled.addCallbacks(stands, lambda _: near.transport.abortConnection())
+        def fails(_: Failure) -> None:
+            near.alone = True
+            near.transport.abortConnection()
+
+        dialled.addCallbacks(stands, fails)
         return near
 
 

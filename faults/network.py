@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.lab.topology import Host, Lab
 
-__all__ = ["AGENT", "CLIENTS", "RELAY", "SERVER", "Network", "command"]
+__all__ = ["CLIENTS", "RELAY", "SERVER", "Network", "command"]
 
 CLIENT, RELAY = "198.51.100.10", "198.51.100.20"
 AGENT, SERVER = "192.168.7.2", "192.168.7.3"
@@ -65,16 +65,21 @@ table inet fault {
 }
 """
 
+_PATIENCE = 20
+
 
 def command(*words: str, stdin: str = "", may_fail: bool = False) -> str:
     """
     Run a command and return what it says.
 
-    @raise OSError: it failed.
+    @raise OSError: it failed, or did not end.
     """
-    done = subprocess.run(
-        words, input=stdin, capture_output=True, text=True, timeout=20, check=False
-    )
+    try:
+        done = subprocess.run(
+            words, input=stdin, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"{' '.join(words)}: not done within {_PATIENCE} s") from None
     if done.returncode and not may_fail:
         raise OSError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
     return done.stdout
@@ -96,10 +101,10 @@ class Network:
     """
     The hosts, up and connected.
 
-    @ivar hit: packets that rules were applied to.
+    @ivar hit: packets that rules were applied to; C{None} if there was no rule.
     """
 
-    hit = 0
+    hit: int | None = None
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         """
@@ -148,7 +153,9 @@ class Network:
         finally:
             for host in done:
                 listed = self.run(host, "nft", "list", "table", "inet", "fault")
-                self.hit += sum(map(int, re.findall(r"counter packets (\d+)", listed)))
+                self.hit = (self.hit or 0) + sum(
+                    map(int, re.findall(r"counter packets (\d+)", listed))
+                )
                 self._nft(host, "delete table inet fault")
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from faults.campaign import finish, warm
 from faults.ledger import Ledger
 from faults.report import align
 from faults.stack import CampaignFailed, Published, Stack, State, end_as_if_interrupted
@@ -22,8 +23,6 @@ __all__ = ["main"]
 _MIB = 1 << 20
 _KILL_EVERY = 20.0
 _SERVER_EVERY = 15.0
-_WARM = 3.0
-_QUIET = 120.0
 _SETTLED = 180.0
 _MORE = 1.1
 _AND = 5 * _MIB
@@ -52,6 +51,7 @@ class _Soak:
         self._options = options
         self._dice = random.Random(options.seed)
         self._due: list[tuple[float, str]] = []
+        self._unfinished: list[str] = []
         self.memory: dict[str, int] = {}
 
     def start(self) -> State:
@@ -66,11 +66,7 @@ class _Soak:
             if agent not in stack.invitations:
                 stack.invite(agent)
             stack.start_agent(agent)
-        load = stack.start_load(stack.directory / "warm.jsonl", "--seed", self._options.seed)
-        time.sleep(_WARM)
-        load.send(signal.SIGTERM)
-        load.process.wait(60)
-        return stack.at_start()
+        return warm(stack, ("--seed", self._options.seed))
 
     def run(self, seconds: float) -> Ledger:
         """
@@ -78,7 +74,7 @@ class _Soak:
         """
         stack, options = self._stack, self._options
         record = stack.directory / "load.jsonl"
-        ledger = Ledger([record, *(stack.directory / f"{each}.jsonl" for each in _SERVERS)])
+        ledger = Ledger([record, *stack.servers.values()])
         load = stack.start_load(
             *(record, "--rate", options.rate, "--seed", options.seed, "--first", 1_000_000),
             *("--deadly", "--scale", 0.4),
@@ -90,7 +86,7 @@ class _Soak:
         print("  ".join(_TITLES), flush=True)
         while (now := time.monotonic()) < began + seconds:
             ledger.read()
-            self._bring_back(now, ledger)
+            self._bring_back(now)
             if now >= next_kill:
                 next_kill += _KILL_EVERY
                 self._kill(self._dice.choice(list(_PUBLISHED)), now + self._dice.random() * 3)
@@ -113,7 +109,7 @@ class _Soak:
         for _, name in self._due:
             self._begin(name)
         load.send(signal.SIGTERM)
-        self._finish(ledger)
+        self._unfinished = finish(stack, ledger)
         return ledger
 
     def _kill(self, name: str, back_at: float, by: int = signal.SIGKILL) -> None:
@@ -121,7 +117,7 @@ class _Soak:
             self._stack.running[name].end(by)
             self._due.append((back_at, name))
 
-    def _bring_back(self, now: float, ledger: Ledger) -> None:
+    def _bring_back(self, now: float) -> None:
         for due in list(self._due):
             if now >= due[0]:
                 self._due.remove(due)
@@ -160,19 +156,6 @@ class _Soak:
             calls,
         ]
 
-    def _finish(self, ledger: Ledger) -> None:
-        load = self._stack.running["load"]
-        until = time.monotonic() + _QUIET
-        while load.alive and time.monotonic() < until:
-            ledger.read()
-            time.sleep(0.2)
-        until = time.monotonic() + self._stack.patience + 3
-        while ledger.pending and time.monotonic() < until:
-            ledger.read()
-            time.sleep(0.2)
-        load.end()
-        ledger.close()
-
     def left(self, start: State) -> list[str]:
         """
         @return: what is not as it was at the start.
@@ -186,7 +169,7 @@ class _Soak:
                 found.append(f"{name}: {now} bytes of memory, {before} at first")
         if state.relay["agents"] != len(_PUBLISHED):
             found.append(f"{state.relay['agents']} of {len(_PUBLISHED)} agents are here")
-        return found + stack.troubles()
+        return self._unfinished + found + stack.troubles()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Stack(published=_PUBLISHED, patience=20) as stack:
             return _soak(_Soak(stack, options), options.minutes * 60)
-    except CampaignFailed as fault:
+    except (CampaignFailed, OSError) as fault:
         print(f"soak: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

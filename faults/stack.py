@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.inspected import ASKED, FILE
-from faults.network import CLIENTS, RELAY, SERVER, Network
+from faults.network import CLIENTS, RELAY, SERVER, Network, command
 from tests.lab.topology import Host
 
 __all__ = [
@@ -209,10 +209,6 @@ class State:
                 found.append(f"relay: {value} {key}, {start.relay.get(key, 0)} at first")
         return found + self.lingering
 
-    @property
-    def descriptors_in_all(self) -> dict[str, int]:
-        return {name: sum(kinds.values()) for name, kinds in self.descriptors.items()}
-
 
 class Stack:
     """
@@ -221,6 +217,7 @@ class Stack:
     Use it in a C{with} statement: behind it all of it is gone.
 
     @ivar running: by name.
+    @ivar servers: what each of them has to tell, by its name.
     """
 
     def __init__(
@@ -241,6 +238,7 @@ class Stack:
         self.limits = limits
         self.patience = patience
         self.running: dict[str, Running] = {}
+        self.servers: dict[str, Path] = {}
         self.gone: list[Running] = []
         self.environment: dict[str, dict[str, str]] = {}
         self.before: dict[str, list[str]] = {}
@@ -273,8 +271,6 @@ class Stack:
         """
         Give the relay's state a file system of its own.
         """
-        from faults.network import command
-
         self.state.mkdir(mode=0o700)
         command("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "faults", str(self.state))
         self._exits.callback(command, "umount", "-l", str(self.state), may_fail=True)
@@ -333,27 +329,24 @@ class Stack:
                 self.invitations["agent"] = (self.state / "invitation").read_text()
         return relay
 
-    def invite(self, agent: str) -> str:
+    def invite(self, agent: str) -> None:
         """
         Make an account for one more agent.
+
+        @raise CampaignFailed: there is none.
         """
-        done = subprocess.run(
-            [
-                *(_PYTHON, "-c", "import sys; from relaytunnel.cli import main; sys.exit(main())"),
-                *("invite", agent, "--publish", "*", "--ports", "20000-20999"),
-                *("--state", str(self.state)),
-            ],
-            env=os.environ | {"PYTHONPATH": _HOME},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+        words = (
+            *("env", f"PYTHONPATH={_HOME}", _PYTHON, "-m", "relaytunnel.cli"),
+            *("invite", agent, "--publish", "*", "--ports", "20000-20999"),
+            *("--state", str(self.state)),
         )
-        match = re.search(r"relaytunnel://\S+", done.stdout)
+        try:
+            match = re.search(r"relaytunnel://\S+", command(*words))
+        except OSError as fault:
+            raise CampaignFailed(f"no invitation for {agent}: {fault}") from None
         if match is None:
-            raise CampaignFailed(f"no invitation for {agent}: {done.stdout}{done.stderr}")
+            raise CampaignFailed(f"no invitation for {agent}")
         self.invitations[agent] = match[0]
-        return match[0]
 
     def start_agent(self, name: str = "agent", wait: bool = True) -> Running:
         """
@@ -386,10 +379,11 @@ class Stack:
         ports = targets or tuple(
             {each.target for servers in self.published.values() for each in servers}
         )
+        record = self.servers[name] = self.directory / f"{name}.jsonl"
         server = self.start(
             name,
             self.network.server,
-            *(_PYTHON, "-m", "faults.server", self.directory / f"{name}.jsonl"),
+            *(_PYTHON, "-m", "faults.server", record),
             *(self.patience + 2, *ports),
         )
         if wait:

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from faults import network
 from faults.__main__ import main
 from faults.campaign import Result
 from faults.ends import End
@@ -40,6 +41,34 @@ def _judged(
     tally = Tally()
     judge(1, (client, server), server is not None, killed, tally)
     return tally
+
+
+class NetworkCommandTests(SynchronousTestCase):
+    """
+    The commands that make a network.
+    """
+
+    def test_said(self) -> None:
+        """
+        What one says is told.
+        """
+        self.assertEqual(network.command("cat", stdin="a line\n"), "a line\n")
+
+    def test_failed(self) -> None:
+        """
+        One that fails is named with its reason, unless it may fail.
+        """
+        with self.assertRaisesRegex(OSError, "^ls /nowhere: .*No such file"):
+            network.command("ls", "/nowhere")
+        self.assertEqual(network.command("ls", "/nowhere", may_fail=True), "")
+
+    def test_does_not_end(self) -> None:
+        """
+        One that does not end is given up.
+        """
+        self.patch(network, "_PATIENCE", 0.1)
+        with self.assertRaisesRegex(OSError, "^sleep 60: not done within 0.1 s"):
+            network.command("sleep", "60")
 
 
 class PlansTests(SynchronousTestCase):

@@ -27,6 +27,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import ProtocolError
+from relaytunnel.config.users import user_name
 from relaytunnel.visiting.asking import Answer, AnswerReader, HostPort, asking_for, user_name
 from relaytunnel.visiting.forwarding import Forward
 from tests.processes import until

@@ -27,8 +27,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import ProtocolError
-from relaytunnel.config.users import user_name
-from relaytunnel.visiting.asking import Answer, AnswerReader, HostPort, asking_for, user_name
+from relaytunnel.visiting.asking import Answer, AnswerReader, HostPort, asking_for
 from relaytunnel.visiting.forwarding import Forward
 from tests.processes import until
 
@@ -88,14 +87,6 @@ class AskingTests(SynchronousTestCase):
             asking_for("web", ("Aladdin", "open sesame")),
         )
         self.assertIn(b"Basic dGVzdDoxMjPCow==\r\n", asking_for("web", ("test", "123£")))
-
-    def test_user(self) -> None:
-        """
-        A name with a colon would end where the password begins.
-        """
-        self.assertEqual(user_name("me@office"), "me@office")
-        for text in ("", "a:b", "a\nb"):
-            self.assertRaises(ValueError, user_name, text)
 
 
 class AnswerTests(SynchronousTestCase):

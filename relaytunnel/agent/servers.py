@@ -15,7 +15,7 @@ from relaytunnel.config.access import allowed
 from relaytunnel.config.endpoints import literal
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.wire.messages import Notify, Register
+from relaytunnel.wire.messages import Notify, Register, Withdraw
 
 __all__ = ["OwnServer", "Servers", "client_host", "registration"]
 
@@ -26,6 +26,8 @@ class OwnServer:
     One server of this agent.
 
     @ivar registered: whether the relay has confirmed it.
+    @ivar closing: whether it takes no new clients, and serves those who have
+        come.
     @ivar endpoints: where data channels for it may be dialled, as the standing
         request said; nothing before it came.
     @ivar addresses: under which clients find it.
@@ -37,6 +39,7 @@ class OwnServer:
 
     config: ServerConfig
     registered: bool = False
+    closing: bool = False
     endpoints: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     target_address: tuple[str, int] | None = field(init=False)
@@ -115,20 +118,34 @@ class Servers:
         """
         return [registration(server.config) for server in self._servers.values()]
 
-    def check(self, notify: Notify) -> OwnServer:
+    def close(self) -> list[Withdraw]:
+        """
+        Take no new clients; those who have come are served.
+
+        @return: what to send the relay.
+        """
+        for server in self._servers.values():
+            server.closing = True
+        return [Withdraw(connection_id=name) for name in self._servers]
+
+    def check(self, notify: Notify, come: OwnServer | None = None) -> OwnServer:
         """
         S8: may this client be served?
+
+        @param come: the server that this client was let in to already, which
+            may have begun to close since.
 
         @raise Rejection: the connection ID is none that this agent registered,
             the data endpoint none that the standing request named, or the
             client is not allowed.
         """
         server = self._servers.get(notify.connection_id)
-        if server is None or not server.registered:
+        been_let_in = server is not None and server is come and server.closing
+        if server is None or not (server.registered or been_let_in):
             raise Rejection(
                 Code.UNKNOWN_ID, f"this agent has not registered {notify.connection_id}"
             )
-        if notify.endpoint not in server.endpoints:
+        if notify.endpoint not in server.endpoints and not been_let_in:
             raise Rejection(
                 Code.NOT_ALLOWED, "the standing request does not name this data endpoint"
             )

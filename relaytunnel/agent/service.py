@@ -332,9 +332,9 @@ class AgentService(Service):
 
         @return: a Deferred that fires when they are over, or the time is.
         """
-        for server in self.state.servers:
-            self.send(Withdraw(connection_id=server.config.id))
         state = self.state
+        for message in state.servers.close():
+            self.send(message)
         self._draining = quiet(
             self.reactor, lambda: not (state.visits or state.comparing), self.limits.drain
         )

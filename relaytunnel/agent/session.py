@@ -246,7 +246,7 @@ def _build() -> Callable[[_Core], _Stay]:
                 if wrong is not None:
                     raise wrong
                 # Others may have come meanwhile, or the server gone or changed.
-                now = state.servers.check(message)
+                now = state.servers.check(message, server)
                 if now.users != server.users:
                     raise Rejection(Code.LOGIN_NEEDED, "its users have changed; try once more")
                 begin(core, message, now)

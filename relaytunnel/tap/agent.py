@@ -71,6 +71,8 @@ class Options(PluginOptions):
         ',listed' shows it to clients that name nobody, ',proxy=v2' tells it their addresses."""
         self["publish"].append(server)
 
+    # The help takes it as it stands here.
+    opt_publish.__doc__ = " ".join((opt_publish.__doc__ or "").split())
     opt_p = opt_publish
 
     def postOptions(self) -> None:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from relaytunnel.accounts.secrets import hash_generated
 from relaytunnel.config import AgentConfig, Limits, ServerConfig
 from relaytunnel.errors import ConfigError
 from tests.running import RunningCase, echo, eventually, reactor, request
@@ -131,6 +135,31 @@ class DrainTests(_Running):
         await self.goes_on()
         self.assertEqual(over, [])
         self.visitor.reset()
+        await eventually(lambda: over, "it is over")
+
+    async def test_password_being_compared(self) -> None:
+        """
+        A client whose password is being compared is waited for, and served.
+        """
+        guarded = msgspec.structs.replace(self.wiki, users=(("alice", hash_generated("secret")),))
+        self.agent.reload(self.with_servers(self.web, guarded))
+        await eventually(lambda: self.relay.registry.servers["wiki"].users, "it is guarded")
+        compared: Deferred[bool] = Deferred()
+        self.patch(self.agent._passwords, "check", lambda *given: compared)
+        login = b"Authorization: Basic YWxpY2U6c2VjcmV0\r\n"
+        said = request("wiki").removesuffix(b"\r\n") + login + b"\r\n"
+        client = await self.client(self.relay, said)
+        await eventually(lambda: self.agent.state.comparing, "it is being compared")
+        over: list[object] = []
+        self.agent.drain().addCallback(over.append)
+        self.visitor.reset()
+        await eventually(lambda: not self.agent.splices, "the other session is over")
+        await deferLater(reactor, 0.2)
+        self.assertEqual(over, [])
+        compared.callback(True)
+        await client.hears(said)
+        self.assertEqual(over, [])
+        client.reset()
         await eventually(lambda: over, "it is over")
 
     async def test_too_long(self) -> None:

@@ -11,7 +11,7 @@ from relaytunnel.config.access import networks
 from relaytunnel.config.names import Reach
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.wire.messages import SAME_ENDPOINT, TICKET_BYTES, Notify, Register
+from relaytunnel.wire.messages import SAME_ENDPOINT, TICKET_BYTES, Notify, Register, Withdraw
 
 HASH = "sha256:" + "0f" * 32
 WEB = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
@@ -203,13 +203,15 @@ class CheckTests(SynchronousTestCase):
             server.registered = True
             server.endpoints = (SAME_ENDPOINT, "node2.relay.example:7000")
 
-    def refused(self, notify: Notify) -> Code:
+    def refused(self, notify: Notify, come: OwnServer | None = None) -> Code:
         """
         Assert that a client is not served.
 
+        @param come: the server as it was when it came.
+
         @return: why.
         """
-        code: Code = self.assertRaises(Rejection, self.servers.check, notify).code
+        code: Code = self.assertRaises(Rejection, self.servers.check, notify, come).code
         return code
 
     def test_served(self) -> None:
@@ -273,6 +275,29 @@ class CheckTests(SynchronousTestCase):
         for server in self.servers:
             self.assertEqual((server.registered, server.endpoints), (False, ()))
         self.assertIs(self.refused(a_notify()), Code.UNKNOWN_ID)
+
+    def test_closing(self) -> None:
+        """
+        A server that closes is withdrawn, and serves only those who have come
+        to it as it was; to another of its name they have not come.
+        """
+        server = self.servers.check(a_notify())
+        self.assertEqual(
+            self.servers.close(), [Withdraw(connection_id=each.config.id) for each in self.servers]
+        )
+        server.registered, server.endpoints = False, ()
+        self.assertIs(self.servers.check(a_notify(), server), server)
+        self.assertIs(self.refused(a_notify()), Code.UNKNOWN_ID)
+        self.servers.add(WEB)
+        self.assertIs(self.refused(a_notify(), server), Code.UNKNOWN_ID)
+
+    def test_withdrawn_meanwhile(self) -> None:
+        """
+        One that the relay has withdrawn serves nobody.
+        """
+        server = self.servers.check(a_notify())
+        server.registered, server.endpoints = False, ()
+        self.assertIs(self.refused(a_notify(), server), Code.UNKNOWN_ID)
 
     def test_allowed(self) -> None:
         """

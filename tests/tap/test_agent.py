@@ -191,9 +191,11 @@ class OptionsTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """
-        The help names every option.
+        The help names every option, in lines without holes.
         """
         text = str(Options())
+        told = [line[20:] for line in text.splitlines() if line.startswith(" " * 20)]
+        self.assertEqual([line for line in told if "  " in line], [])
         for option in ("config", "join", "join-file", "publish"):
             self.assertIn(f"--{option}", text)
 

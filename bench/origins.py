@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from bench.processes import Processes, answers, free_port, wait_for
 
@@ -84,7 +85,7 @@ def start_origins(processes: Processes) -> Origins:
     command = [sys.executable, "-m", "bench.origins", origins.echo, origins.mortal]
     processes.start("origin-echo", command)
     for port in (origins.http, origins.echo, origins.mortal):
-        wait_for(processes, f"a server on port {port}", lambda port=port: answers(port))
+        wait_for(processes, f"a server on port {port}", partial(answers, port))
     return origins
 
 

@@ -123,7 +123,7 @@ class Processes:
         for name, process in self._started:
             if process.poll() is not None:
                 said = (self.directory / name).read_text(errors="replace")[-2000:]
-                raise BenchFailed(f"{process.args} ended with {process.returncode}:\n{said}")
+                raise BenchFailed(f"{process.args!r} ended with {process.returncode}:\n{said}")
 
 
 def wait_for(

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from bench import clients
 from bench.origins import Origins
@@ -167,6 +168,10 @@ def _of_its_own(setting: Setting, way: str, reached: Reached) -> Iterator[Reache
         setting.processes.stop(fresh.processes)
 
 
+def _is_idle(agent: int) -> bool:
+    return tcp_connections(agent) <= 1
+
+
 def _idle_agent(setting: Setting, way: str, reached: Reached) -> Figures:
     many = 100 if setting.quick else 1000
     sizes, connections = [], 0
@@ -183,7 +188,7 @@ def _idle_agent(setting: Setting, way: str, reached: Reached) -> Figures:
             wait_for(
                 setting.processes,
                 "the agent's other connections to end",
-                lambda fresh=fresh: tcp_connections(fresh.inner) <= 1,
+                partial(_is_idle, fresh.inner),
             )
             connections = tcp_connections(fresh.inner)
             sizes.append(resident(fresh.inner))

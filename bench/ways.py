@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -94,7 +95,7 @@ def _ports(origins: Origins) -> dict[str, int]:
 
 def _wait(processes: Processes, ports: dict[str, int], who: str) -> None:
     for name, port in ports.items():
-        wait_for(processes, f"{who} on port {port} ({name})", lambda port=port: answers(port))
+        wait_for(processes, f"{who} on port {port} ({name})", partial(answers, port))
     time.sleep(0.2)  # what it asks its other end for may still be under way
 
 

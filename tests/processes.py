@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IRea
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.trial.unittest import FailTest, TestCase
+from twisted.trial.unittest import FailTest, SynchronousTestCase, TestCase
 
 __all__ = [
     "Agent",
@@ -130,7 +130,7 @@ def own_port() -> int:
     return free_port(OWN_PORTS)
 
 
-def empty_directory(testcase: TestCase) -> Path:
+def empty_directory(testcase: SynchronousTestCase) -> Path:
     """
     Make a directory for this test, with an absolute name; it goes when the test is over.
     """

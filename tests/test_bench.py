@@ -146,8 +146,8 @@ class CommandTests(_Bench):
         """
         out, _, code = await self.bench("--list")
         self.assertEqual(code, 0)
-        for each in (*ROWS, *WAYS):
-            self.assertRegex(out, rf"(?m)^  {each.name} ")
+        for name in (*(row.name for row in ROWS), *(way.name for way in WAYS)):
+            self.assertRegex(out, rf"(?m)^  {name} ")
 
     async def test_handshakes(self) -> None:
         """

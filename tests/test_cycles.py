@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from functools import partial
 
 from relaytunnel.agent.service import AgentService
 from relaytunnel.relay.service import RelayService
@@ -29,6 +30,10 @@ def _collected() -> Counter[str]:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+
+
+def _lost(*peers: Peer) -> bool:
+    return all(peer.lost is not None for peer in peers)
 
 
 class CyclesTests(RunningCase):
@@ -88,9 +93,7 @@ class CyclesTests(RunningCase):
                 client.reset()
             else:
                 server.reset()
-            await eventually(
-                lambda client=client, server=server: client.lost and server.lost, f"over: {end}"
-            )
+            await eventually(partial(_lost, client, server), f"over: {end}")
         client = await self.dial(port + 1)
         await client.is_gone()
         client = await self.dial(port)

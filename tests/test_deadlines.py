@@ -4,9 +4,12 @@ Many deadlines share a delayed call, and each is as exact as with its own.
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -129,22 +132,21 @@ class DeadlinesTests(SynchronousTestCase):
         Whatever begins and is called off, the same are told in the same second
         as with a delayed call for each.
         """
-        clock, told, expected = Clock(), [], []
+        clock = Clock()
         deadlines = Deadlines(clock)
-        ours, theirs = [], []
+        told: list[tuple[int, float]] = []
+        expected: list[tuple[int, float]] = []
+
+        def note(notes: list[tuple[int, float]], name: int) -> None:
+            notes.append((name, clock.seconds()))
+
+        ours: list[Deadline] = []
+        theirs: list[IDelayedCall] = []
         for what, number, seconds in history:
             if what == "begin":
                 name = len(ours)
-                ours.append(
-                    deadlines.within(
-                        seconds, lambda name=name: told.append((name, clock.seconds()))
-                    )
-                )
-                theirs.append(
-                    clock.callLater(
-                        seconds, lambda name=name: expected.append((name, clock.seconds()))
-                    )
-                )
+                ours.append(deadlines.within(seconds, partial(note, told, name)))
+                theirs.append(clock.callLater(seconds, note, expected, name))
             elif what == "wait":
                 for _ in range(number):
                     clock.advance(0.5)

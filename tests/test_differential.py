@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import Any, Literal
 
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 
@@ -61,7 +61,7 @@ class RelayedTests(_Differential):
     Through a relay and an agent.
     """
 
-    async def _through(self, data: str, paired: bool) -> None:
+    async def _through(self, data: Literal["tls", "plain"], paired: bool) -> None:
         if paired:
             for service in (relay_service, agent_service):
                 self.patch(service, "best_engine", lambda edges: PairedEngine())

@@ -36,7 +36,7 @@ class OperatingTests(TestCase):
 
     timeout = 120
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         # The path of a UNIX socket has 107 bytes at the most.
         sockets = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, sockets)

@@ -143,7 +143,7 @@ class TakeoverCase(RunningCase):
         self.assertEqual(done.code, 0, done.err)
         return done.out.strip()
 
-    async def agent(self, invitation: str, server: str, target: Target) -> Agent:  # type: ignore[override]
+    async def agent(self, invitation: str, server: str, target: Target) -> Agent:
         """
         Start an agent and wait until its server is published.
         """

@@ -125,7 +125,7 @@ class HistoryTests(SynchronousTestCase):
         as it should: the newest until it is replaced or revoked, the one before
         until the newest was used, a day at most.
         """
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             AccountsModel,
             settings=settings(deadline=None, max_examples=30, stateful_step_count=30),
         )

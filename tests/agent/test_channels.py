@@ -259,6 +259,7 @@ class ParkedTests(ChannelsCase):
         agent = await self.start_agent(relay, self.server("web", self.hanging()))
         client = await self.client(relay, request("web"))
         await eventually(lambda: relay.agents_port._channels, "the data channel is up")
+        visit: Any
         (visit,) = agent.state.visits.values()
         await eventually(lambda: "DataUp" in str(visit.__automat_transitioner__._state), "known")
         client.reset()

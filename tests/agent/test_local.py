@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
@@ -168,7 +168,7 @@ class LocalTests(TestCase):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(left)
         port = listen_locally(reactor, left, self.agent)
-        await port.stopListening()
+        await maybeDeferred(port.stopListening)
 
     async def test_not_possible(self) -> None:
         """

@@ -21,7 +21,7 @@ class _Running(RunningCase):
     An agent with the servers C{web} and C{wiki}, and a session with C{web}.
     """
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         super().setUp()
         self.relay = self.start_relay()
         self.target_of_all = self.target(echo)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Sequence
 from typing import Any
 
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -36,7 +37,7 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tls import DATA, AgentTLS, RelayTLS
-from tests.channel import identity
+from tests.channel import Makes, identity
 from tests.kqueue import KQueueReactor
 
 HOST = "127.0.0.1"
@@ -95,7 +96,8 @@ class _Server:
             port.stopListening = stop_listening
             return port
 
-        return self._endpoint.listen(factory).addCallback(listening)
+        listens: Deferred[Any] = self._endpoint.listen(factory)
+        return listens.addCallback(listening)
 
 
 @implementer(IStreamClientEndpoint)
@@ -158,14 +160,16 @@ class _Ours(ReactorBuilder):
     Reactors that have descriptors; elsewhere Twisted's own transports serve.
     """
 
-    _reactors = (*ReactorBuilder._reactors, "tests.kqueue.EmulatedKQueueReactor")
+    _reactors = [*ReactorBuilder._reactors, "tests.kqueue.EmulatedKQueueReactor"]
 
     # A reactor that selects in a thread may leave one behind that sleeps until
     # a test's time is up, and the process does not exit before: that is 120 s
     # where nothing else is said.
     timeout = 20
 
-    requiredInterfaces = (IReactorFDSet,)
+    requiredInterfaces: Sequence[type[Interface]] | None = (IReactorFDSet,)
+
+    _testMethodName: str
 
     def setUp(self) -> None:
         for names, reactor, reason in _NOT_OURS:
@@ -193,6 +197,8 @@ class _Connected(_Ours, WriteSequenceTestsMixin):
     """
     C{writeSequence}, producers and consumers between two transports of ours.
     """
+
+    endpoints: EndpointCreator
 
     def getConnectedClientAndServer(self, reactor: Any, interface: str, family: Any) -> Any:
         result: Deferred[Any] = Deferred()
@@ -227,8 +233,7 @@ class _Connected(_Ours, WriteSequenceTestsMixin):
             port.append(listens)
             made = End()
             client.append(made)
-            once = Factory()
-            once.buildProtocol = lambda address: made  # type: ignore[method-assign]
+            once = Makes(lambda: made)
             self.endpoints.client(reactor, listens.getHost()).connect(once)
 
         serving = Factory.forProtocol(End)

@@ -13,7 +13,6 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.channel import descriptors as descriptors_module
 from relaytunnel.channel.descriptors import (
     Descriptors,
     descriptor_limit,
@@ -45,9 +44,9 @@ class InUseTests(SynchronousTestCase):
                 os.close(descriptor)
 
         self.assertEqual(one_more(), 1)
-        with patch.object(descriptors_module.os, "stat", missing):
+        with patch.object(os, "stat", missing):
             self.assertEqual(one_more(), 1)
-            with patch.object(descriptors_module.os, "listdir", missing):
+            with patch.object(os, "listdir", missing):
                 self.assertGreaterEqual(one_more(), 1)
 
     def test_none_to_count_with(self) -> None:
@@ -59,9 +58,9 @@ class InUseTests(SynchronousTestCase):
             raise OSError(24, "Too many open files")
 
         with (
-            patch.object(descriptors_module.os, "stat", full),
-            patch.object(descriptors_module.os, "listdir", full),
-            patch.object(descriptors_module.os, "open", full),
+            patch.object(os, "stat", full),
+            patch.object(os, "listdir", full),
+            patch.object(os, "open", full),
         ):
             self.assertEqual(descriptors_in_use(), descriptor_limit())
 

@@ -113,7 +113,8 @@ class AttemptTests(Sockets):
             )
             return made[0]
 
-        self.attempt(*self.server().getsockname(), make=make)
+        host, port = self.server().getsockname()
+        self.attempt(host, port, make=make)
         await until(lambda: self.protocol.made, what="the connection")
         self.assertIs(self.protocol.transport, made[0])
 

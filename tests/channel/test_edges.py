@@ -246,13 +246,13 @@ class BusyTests(Sockets):
             made.append(_Hears())
             return made[-1]
 
+        def heard(size: int) -> bool:
+            return bool(made) and len(made[0].heard) == size
+
         with socket.create_connection(("127.0.0.1", self.listen(make))) as client:
             for number in range(1, 6):
                 client.sendall(b"hello")
-                await until(
-                    lambda number=number: made and len(made[0].heard) == 5 * number,
-                    what="what the client says",
-                )
+                await until(partial(heard, 5 * number), what="what the client says")
         await until(lambda: made[0].lost, what="its end")
         self.assertGreater(self.ball.passes, 5)
 

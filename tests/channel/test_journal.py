@@ -4,8 +4,10 @@ Lines on their way to the log.
 
 from __future__ import annotations
 
+from zope.interface import implementer
+
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, Logger, formatEvent
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.channel.journal import Journal
@@ -19,10 +21,12 @@ class JournalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.events: list[str] = []
-        self.journal = Journal(self.clock, Logger("journal", observer=self.observe))
 
-    def observe(self, event: LogEvent) -> None:
-        self.events.append(formatEvent(event))
+        @implementer(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            self.events.append(formatEvent(event))
+
+        self.journal = Journal(self.clock, Logger("journal", observer=observe))
 
     def test_first_at_once(self) -> None:
         """

@@ -140,7 +140,8 @@ class _Records:
         What comes in is no TLS; another connection of this process does not
         take the error for its own.
         """
-        other = type(self)("test_nothing_to_read")
+        case: Any = type(self)
+        other = case("test_nothing_to_read")
         other.setUp()
         self.addCleanup(other.doCleanups)
         self.socks[1].send(b"\x17\x03\x03\x00\x20" + bytes(32))

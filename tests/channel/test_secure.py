@@ -67,6 +67,9 @@ class _Ours(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason.value
 
+    def is_lost(self) -> bool:
+        return self.lost is not None
+
 
 class _Theirs(Peer):
     """
@@ -213,7 +216,7 @@ class TLSConnectionTests(_Secure):
                 ours.transport.loseConnection()
                 ours.transport.doWrite()
             self.assertEqual(lib.ERR_peek_error(), 0, act)
-            await until(lambda ours=ours: ours.lost, what="its end")
+            await until(ours.is_lost, what="its end")
 
     async def test_interfaces(self) -> None:
         """

@@ -20,7 +20,8 @@ class LimitsTests(SynchronousTestCase):
     """
 
     def faults(self, **values: object) -> list[str]:
-        return self.assertRaises(ConfigError, Limits, **values).faults
+        error: ConfigError = self.assertRaises(ConfigError, Limits, **values)
+        return error.faults
 
     def test_defaults(self) -> None:
         """

@@ -113,7 +113,8 @@ class RelayTextTests(SynchronousTestCase):
     """
 
     def faults(self, text: str) -> list[str]:
-        return self.assertRaises(ConfigError, load_relay_text, text, "relay.toml").faults
+        error: ConfigError = self.assertRaises(ConfigError, load_relay_text, text, "relay.toml")
+        return error.faults
 
     def test_everything(self) -> None:
         """
@@ -305,7 +306,8 @@ class AgentTextTests(SynchronousTestCase):
     """
 
     def faults(self, text: str) -> list[str]:
-        return self.assertRaises(ConfigError, load_agent_text, text, "agent.toml").faults
+        error: ConfigError = self.assertRaises(ConfigError, load_agent_text, text, "agent.toml")
+        return error.faults
 
     def test_everything(self) -> None:
         """
@@ -523,13 +525,14 @@ class FileTests(SynchronousTestCase):
     """
 
     def file(self, data: bytes) -> str:
-        path = self.mktemp()
+        path: str = self.mktemp()
         with open(path, "wb") as file:
             file.write(data)
         return path
 
     def fault(self, path: str) -> str:
-        (fault,) = self.assertRaises(ConfigError, load, path).faults
+        error: ConfigError = self.assertRaises(ConfigError, load, path)
+        (fault,) = error.faults
         self.assertTrue(fault.startswith(f"{path}: "))
         return fault.removeprefix(f"{path}: ")
 

@@ -17,10 +17,10 @@ from relaytunnel.config.model import (
     FileAccount,
     RelayConfig,
     default_state,
-    secret_hash,
 )
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.config.server import ServerConfig
+from relaytunnel.config.users import secret_hash
 from relaytunnel.errors import ConfigError
 
 HASH = "sha256:" + "0f" * 32
@@ -34,7 +34,8 @@ class Faulty(SynchronousTestCase):
     """
 
     def faults(self, make: Callable[..., object], *args: object, **values: object) -> list[str]:
-        return self.assertRaises(ConfigError, make, *args, **values).faults
+        error: ConfigError = self.assertRaises(ConfigError, make, *args, **values)
+        return error.faults
 
 
 class StateTests(SynchronousTestCase):

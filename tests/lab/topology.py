@@ -90,7 +90,7 @@ class Cleaning(Protocol):
     What a lab asks of a test: to clean up behind itself, however it ends.
     """
 
-    def addCleanup(self, function: Callable[..., Any], *args: Any) -> Any:
+    def addCleanup(self, function: Callable[..., Any], /, *args: Any) -> Any:
         """Call this in the end."""
 
 

@@ -28,6 +28,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
     return (write, back_read), (3, 4)
 
 
-STEPS = {
+STEPS: dict[str, Callable[..., Any]] = {
     "visit": Chromium.visit,
     "press": Chromium.press,
     "type": Chromium.type,

@@ -113,7 +113,7 @@ class ProxiedCase(TestCase):
         return await run(
             self,
             *("curl", "--silent", "--show-error", "--max-time", "20"),
-            *("--cacert", self.certificate, "--write-out", "%{local_port}", *options),
+            *("--cacert", str(self.certificate), "--write-out", "%{local_port}", *options),
         )
 
     async def is_told(self, client: str, port: int, *options: str) -> None:

@@ -86,7 +86,7 @@ class TLSTests(TestCase):
         return await run(
             self,
             *("curl", "--silent", "--show-error", "--max-time", "20"),
-            *("--cacert", self.certificate, "--connect-to", f"::{place}", *options),
+            *("--cacert", str(self.certificate), "--connect-to", f"::{place}", *options),
             *("--write-out", "%{http_version}", f"https://{name}/"),
         )
 
@@ -114,7 +114,7 @@ class TLSTests(TestCase):
         return await run(
             self,
             *("openssl", "s_client", "-connect", self.relay.clients, "-ign_eof"),
-            *("-CAfile", self.certificate, "-verify_return_error", *options),
+            *("-CAfile", str(self.certificate), "-verify_return_error", *options),
             stdin=request,
         )
 

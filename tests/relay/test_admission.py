@@ -4,6 +4,7 @@ Who may connect to the agents' port: counts, chance, penalties.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -54,13 +55,13 @@ class SourceTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=100)
     @given(st.ip_addresses(v=6), st.integers(0, (1 << 64) - 1))
-    def test_neighbours(self, address: object, low: int) -> None:
+    def test_neighbours(self, address: IPv6Address, low: int) -> None:
         """
         All of a /64 count for the same.
         """
-        whole = int(address) >> 64 << 64  # type: ignore[call-overload]
+        whole = int(address) >> 64 << 64
         if whole:  # in the first one there are addresses of IPv4
-            neighbour = type(address)(whole | low)
+            neighbour = IPv6Address(whole | low)
             self.assertEqual(source_of(str(address)), source_of(str(neighbour)))
 
     def test_no_address(self) -> None:

@@ -4,17 +4,18 @@ Tests of looking again at who is present when accounts have changed.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.accounts.model import Rights
+from relaytunnel.accounts.model import IAccounts, Rights
 from relaytunnel.errors import AccountError, Code
 from relaytunnel.relay.rechecking import Rechecking
-from relaytunnel.relay.registry import Agent, Registry
+from relaytunnel.relay.registry import Agent, Registry, RightsView
 
 OFFICE = Rights(("web",), ())
 
@@ -39,7 +40,7 @@ class RecheckingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.accounts = FakeAccounts()
-        self.seen: list[Any] = []
+        self.seen: list[tuple[str, Code | RightsView]] = []
         registry = Registry()
         for name in ("office", "shed"):
             registry.agents[name] = Agent(
@@ -47,13 +48,19 @@ class RecheckingTests(SynchronousTestCase):
                 1,
                 OFFICE,
                 lambda message: None,
-                lambda code, reason, name=name: self.seen.append((name, code)),
-                lambda rights, name=name: self.seen.append((name, rights)),
+                partial(self._dismiss, name),
+                partial(self._recheck, name),
                 peer="192.0.2.1:4000",
             )
-        self.rechecking = Rechecking(self.clock, self.accounts, registry)
+        self.rechecking = Rechecking(self.clock, cast(IAccounts, self.accounts), registry)
         self.rechecking.start()
         self.addCleanup(self.rechecking.stop)
+
+    def _dismiss(self, name: str, code: Code, reason: str) -> None:
+        self.seen.append((name, code))
+
+    def _recheck(self, name: str, rights: RightsView) -> None:
+        self.seen.append((name, rights))
 
     def test_nothing_has_changed(self) -> None:
         """

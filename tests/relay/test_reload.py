@@ -35,14 +35,14 @@ class _Running(RunningCase):
     A relay with an agent, its server C{web}, and one session that goes on.
     """
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         super().setUp()
         self.relay = self.start_relay()
         self.web = self.target(echo)
         self.agent = await self.start_agent(self.relay, self.server("web", self.web.address))
-        self.visitor = await self.session(b"first")
+        self.visitor = await self.begin(b"first")
 
-    async def session(self, word: bytes) -> Peer:
+    async def begin(self, word: bytes) -> Peer:
         """
         Begin a session that says this word and hears it.
         """

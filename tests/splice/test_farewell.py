@@ -46,7 +46,7 @@ class FarewellTests(Sockets):
     def leave(self, waiting: bytes = b"", pipe: Any = None, piped: int = 0) -> None:
         Farewell(self.near, self.edges, self.limits, self.clock, waiting, pipe, piped)
 
-    def listen(self) -> bool:
+    def hear(self) -> bool:
         """
         @return: whether the far end knows how it ended.
         """
@@ -71,7 +71,7 @@ class FarewellTests(Sockets):
         """
         said = os.urandom(4 << 20)
         self.leave(said)
-        await until(self.listen, what="the end")
+        await until(self.hear, what="the end")
         self.assertEqual((self.heard == said, self.end), (True, "end"))
         self.far.close()
         await until(lambda: self.near.fileno() < 0, what="the close")
@@ -83,7 +83,7 @@ class FarewellTests(Sockets):
         pipe = Pipe()
         os.write(pipe.writer, b" and last")
         self.leave(b"first", pipe, 9)
-        await until(self.listen, what="the end")
+        await until(self.hear, what="the end")
         self.assertEqual((self.heard, self.end), (b"first and last", "end"))
         self.far.close()
         await until(lambda: self.near.fileno() < 0, what="the close")
@@ -99,7 +99,7 @@ class FarewellTests(Sockets):
         for _ in range(5):
             self.far.send(bytes(10_000))
             await pause_for(0.01)
-        await until(self.listen, what="the end")
+        await until(self.hear, what="the end")
         self.assertEqual((self.heard, self.end), (b"goodbye", "end"))
         self.far.close()
         await until(lambda: self.near.fileno() < 0, what="the close")
@@ -109,7 +109,7 @@ class FarewellTests(Sockets):
         One that neither ends nor says anything is reset after the idle limit.
         """
         self.leave(b"goodbye")
-        await until(self.listen, what="the end")
+        await until(self.hear, what="the end")
         await self.pass_time(4)
         self.assertGreaterEqual(self.near.fileno(), 0)
         await self.pass_time(2)
@@ -138,7 +138,7 @@ class FarewellTests(Sockets):
         self.assertGreaterEqual(self.near.fileno(), 0)
         await self.pass_time(2)
         self.assertEqual(self.near.fileno(), -1)
-        await until(self.listen, what="the reset")
+        await until(self.hear, what="the reset")
         self.assertEqual(self.end, "reset")
 
     async def test_peer_that_resets(self) -> None:

@@ -10,7 +10,7 @@ from OpenSSL import SSL
 
 from relaytunnel.splice.choice import PumpEngine
 from relaytunnel.wire.data import STOP_FRAME
-from tests.channel import pause_for
+from tests.channel import FramedPeer, pause_for
 from tests.splice.contract import FRAMED, TCP, SpliceCase
 
 
@@ -63,6 +63,7 @@ class NoRoomTests(SpliceCase):
         self.second.send(b"the last words")
         self.second.end()
         await self.until(lambda: self.first.ended, "the end")
+        assert isinstance(self.second, FramedPeer)
         self.second.send_frame(STOP_FRAME)
         self.assertEqual((await self.report()).reason, "second reset")
         await self.until(lambda: self.second.ended, "the agent's end")
@@ -77,6 +78,7 @@ class NoRoomTests(SpliceCase):
         """
         await self.join()
         self.data_channels[0].joining = None
+        assert isinstance(self.second, FramedPeer)
         self.second.send_frame(STOP_FRAME)
         self.second.send(b"goes on")
         await self.until(lambda: self.first.received == 7, "the bytes behind it")

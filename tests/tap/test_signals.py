@@ -147,7 +147,7 @@ class ProcessTests(TestCase):
     relay: Relay
     agent: Agent
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.directory = empty_directory(self)
         self.echo = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.echo.close)

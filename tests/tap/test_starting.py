@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from twisted.application.service import MultiService, Service
+from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import AccountError, StateError
@@ -255,7 +256,8 @@ class PluginOptionsTests(SynchronousTestCase):
         @return: the file for the process number, when C{twistd} was given this.
         """
         options = RelayOptions()
-        parent = {"pidfile": given}
+        parent = Options()
+        parent["pidfile"] = given
         options.parent = parent
         options.parseOptions([])
         return parent["pidfile"]

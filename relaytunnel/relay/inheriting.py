@@ -2,7 +2,8 @@
 The listening sockets that one relay process leaves to the next.
 
 A socket that is passed on is never closed in between: who connects meanwhile
-waits in its queue.
+waits in its queue.  One of the UNIX domain has a name and a lock besides, which
+the process removes that has the socket last.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 from typing import Any
 
 import msgspec
 
+from twisted.internet import unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.lockfile import FilesystemLock
 
 from relaytunnel.errors import StateError
 
-__all__ = ["Inheritance", "adopt"]
+__all__ = ["Inheritance", "adopt", "let_go", "take_name"]
 
 
 class Inheritance(msgspec.Struct, kw_only=True):
@@ -42,14 +46,19 @@ class Inheritance(msgspec.Struct, kw_only=True):
         """
         return [*self.shared.values(), *self.other.values(), *self.own.values()]
 
-    def close(self) -> None:
+    def close(self, forever: bool) -> None:
         """
         Close those that nobody has taken.
+
+        @param forever: whether no other process has them, either, so that
+            their names go, too.
         """
         for left in (self.shared, self.other, self.own):
             for descriptor in left.values():
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+                with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
+                    path = _path(sock.getsockname()) if forever else ""
+                    if path:
+                        _remove(path)
             left.clear()
 
 
@@ -61,10 +70,73 @@ def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> IListenin
     @return: a port that is not read from yet.
     @raise StateError: it is no such socket.
     """
+    port: IListeningPort
     try:
         with socket.socket(fileno=descriptor) as sock:
-            port: IListeningPort = reactor.adoptStreamPort(descriptor, sock.family, factory)
+            if sock.family == socket.AF_UNIX:
+                port = _adopt_local(reactor, sock, factory)
+            else:
+                port = reactor.adoptStreamPort(descriptor, sock.family, factory)
     except OSError as fault:
         raise StateError(f"a socket that was left to this process is of no use: {fault}") from None
-    port.stopReading()  # type: ignore[attr-defined]
+    port.stopReading()  # type: ignore[union-attr]
     return port
+
+
+def _adopt_local(reactor: Any, sock: socket.socket, factory: IProtocolFactory) -> unix.Port:
+    # The reactor's own adoptStreamPort would let everybody in from then on.
+    name = sock.getsockname()
+    path = _path(name)
+    mode = stat.S_IMODE(os.stat(path).st_mode) if path else 0
+    port = unix.Port(name, factory, mode=mode, reactor=reactor)
+    port._preexistingSocket = ours = sock.dup()
+    ours.setblocking(False)
+    port.startListening()
+    return port
+
+
+def take_name(port: IListeningPort) -> None:
+    """
+    The socket of this port is this process's alone from now on: so are its
+    name and its lock, if it has some.
+    """
+    path = _path(port.getHost().name) if isinstance(port, unix.Port) else ""
+    if path and os.path.islink(f"{path}.lock"):
+        lock = FilesystemLock(f"{path}.lock")
+        ours = f"{path}.lock.{os.getpid()}"
+        with contextlib.suppress(OSError):  # then it stays as it is, and is found stale
+            os.symlink(str(os.getpid()), ours)
+            os.replace(ours, lock.name)
+            lock.locked = True
+            port.lockFile = lock  # type: ignore[attr-defined]
+
+
+def let_go(port: IListeningPort) -> bool:
+    """
+    Close a socket of the UNIX domain that another process has, too, and leave
+    its name there.
+
+    @return: whether it is one; others are stopped as ever.
+    """
+    if not isinstance(port, unix.Port):
+        return False
+    port.stopReading()
+    port.socket.close()
+    return True
+
+
+def _path(name: str | bytes) -> str:
+    """
+    @return: where a socket of this name is found; empty if it is nowhere in the
+        file system.
+    """
+    if not isinstance(name, (str, bytes)):
+        return ""  # of TCP
+    path = os.fsdecode(name)
+    return "" if path.startswith("\0") else path
+
+
+def _remove(path: str) -> None:
+    for name in (path, f"{path}.lock"):
+        with contextlib.suppress(OSError):
+            os.unlink(name)

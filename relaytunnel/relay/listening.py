@@ -5,11 +5,10 @@ servers have of their own.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -23,7 +22,7 @@ from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
-from relaytunnel.relay.inheriting import Inheritance, adopt
+from relaytunnel.relay.inheriting import Inheritance, adopt, let_go, take_name
 
 __all__ = ["Listeners", "addresses", "tcp_port"]
 
@@ -53,6 +52,7 @@ class Listeners:
         self._edges = edges
         self._inherited = inherited or Inheritance()
         self._paused = inherited is not None
+        self._ours = inherited is None
         self._ways: dict[IListeningPort, tuple[type[EdgeConnection], Descriptors]] = {}
         self._stops: dict[IListeningPort, Callable[[], None]] = {}
         self._ports: dict[str, IListeningPort] = {}
@@ -222,14 +222,24 @@ class Listeners:
         Accept who has come meanwhile, and who comes.
         """
         self._paused = False
+        if not self._ours:
+            self._ours = True
+            for port in self._ways:
+                take_name(port)
         for port in self._ways.keys() - self._stops.keys():
             self._accept(port)
+
+    def handed_over(self) -> None:
+        """
+        Another process accepts from now on.
+        """
+        self._ours = False
 
     def close_inherited(self) -> None:
         """
         What no server has asked for by now is for nobody.
         """
-        self._inherited.close()
+        self._inherited.close(forever=True)
 
     def close(self, port: int) -> None:
         """
@@ -273,7 +283,7 @@ class Listeners:
 
         @return: fires when all ports are closed.
         """
-        self._inherited.close()
+        self._inherited.close(forever=self._ours)
         self.descriptors.close()
         self._last_ones.close()
         listening = [*self._ports.values(), *self._shared.values(), *self._own.values()]
@@ -288,6 +298,8 @@ class Listeners:
         sock = socket_of(port)
         if sock is not None:
             self._edges.closed(sock.fileno())
+        if not self._ours and let_go(port):
+            return succeed(None)
         return maybeDeferred(port.stopListening)
 
 
@@ -295,7 +307,7 @@ def _descriptors(ports: Mapping[_K, IListeningPort]) -> dict[_K, int]:
     found = {}
     for key, port in ports.items():
         sock = socket_of(port)
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        if sock is not None:
             found[key] = sock.fileno()
     return found
 

@@ -293,6 +293,7 @@ class RelayService(Service):
             self.listeners.resume()
             raise
         self._handed_over = True
+        self.listeners.handed_over()
         self._log.info("another process has taken over; the sessions that run here go on")
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=0.0, try_for=_RECONNECT_FOR))

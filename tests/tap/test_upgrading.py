@@ -9,9 +9,11 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -84,6 +86,16 @@ class WillTests(SynchronousTestCase):
         self.assertEqual(os.environ, {})
 
 
+def _gone(process: Path) -> bool:
+    """
+    @return: whether it has ended, its parent knowing or not.
+    """
+    try:
+        return "State:\tZ" in (process / "status").read_text()
+    except FileNotFoundError:
+        return True
+
+
 class UpgradeTests(TestCase):
     """
     A relay and an agent with an echo server, which a shared port and one of its
@@ -94,7 +106,7 @@ class UpgradeTests(TestCase):
     relay: Relay
     agent: Agent
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial waits for it
         self.state = empty_directory(self) / "state"
         self.echo = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.addCleanup(self.echo.close)
@@ -106,7 +118,15 @@ class UpgradeTests(TestCase):
             "[limits]\nwaiting-per-client = 1000\nwaiting-per-server = 1000\n"
             "waiting-per-agent = 1000\nnotify-burst = 10000\nsessions-per-client = 10000\n"
         )
-        self.relay = await start_relay(self, self.state, "--config", str(config))
+        # Not below the test's own directory: the name of a socket has at most 107 bytes.
+        directory = mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        self.local = f"{directory}/clients"
+        self.relay = await start_relay(
+            self,
+            self.state,
+            *("--config", str(config), "--clients", f"unix:{self.local}:mode=600"),
+        )
         self.addCleanup(self._end_successor)
         target = f"127.0.0.1:{self.echo.getsockname()[1]}"
         self.agent = await start_agent(
@@ -153,13 +173,18 @@ class UpgradeTests(TestCase):
         self.assertIn("has taken over", done.out)
         return int(str(self.facts()["pid"]))
 
-    def visit(self, port: int, keep: bool = False) -> socket.socket | None:
+    def visit(self, where: int | str, keep: bool = False) -> socket.socket | None:
         """
         Visit the echo server once.
 
+        @param where: a port, or the path of a UNIX socket.
         @param keep: whether to keep the session.
         """
-        sock = socket.create_connection(("127.0.0.1", port), 20)
+        if isinstance(where, str):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(where)
+        else:
+            sock = socket.create_connection(("127.0.0.1", where), 20)
         sock.settimeout(20)
         said = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n" + os.urandom(8).hex().encode()
         sock.sendall(said)
@@ -247,6 +272,30 @@ class UpgradeTests(TestCase):
         self.assertEqual(failed, [])
         self.assertEqual(len(pids), times)
         self.assertGreater(done[0], times * rate / 2)
+
+    async def test_local(self) -> None:
+        """
+        A socket of the UNIX domain is handed over with its name, its rights
+        and its lock; only the last process removes it.
+        """
+        path, lock = self.local, f"{self.local}.lock"
+        await deferToThread(self.visit, path)
+        new = self.relay.program.pid
+        for _ in range(2):
+            old, new = Path(f"/proc/{new}"), await self.upgrade()
+            await until(partial(_gone, old), 20, "the old one ends")
+            self.assertEqual(os.readlink(lock), str(new))
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+            await deferToThread(self.visit, path)
+        # One that does not come to take over leaves all as it is.
+        (self.state / "key.pem").write_text("no key")
+        os.kill(new, signal.SIGUSR2)
+        await self.relay.program.wait_for("the new process does not take over.*goes on")
+        self.assertEqual(os.readlink(lock), str(new))
+        await deferToThread(self.visit, path)
+        os.kill(new, signal.SIGINT)
+        await until(lambda: not os.path.lexists(path), 20, "it is removed")
+        await until(lambda: not os.path.lexists(lock), 20, "so is its lock")
 
     async def test_not_ready(self) -> None:
         """

@@ -18,7 +18,7 @@ Pure state, a clock and a source of chance.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address
 
@@ -82,6 +82,18 @@ class _Memory:
             del family[key]
             return 0.0
         return left
+
+    def all_left(self) -> dict[str, float]:
+        """
+        @return: what is so now, and for how many seconds still.
+        """
+        now = self._seconds()
+        return {
+            key: until - now
+            for family in self._families
+            for key, until in family.items()
+            if until > now
+        }
 
     def keep(self, key: str, seconds: float) -> None:
         """
@@ -228,6 +240,20 @@ class Admission:
         """
         key = _agent_at(agent, source) if agent else source
         return key in self._present or self._known.left(key) > 0
+
+    def known(self) -> dict[str, float]:
+        """
+        @return: the sources, and the agents at them, that are known, each with
+            the seconds that it stays so if nobody comes from there any more.
+        """
+        return self._known.all_left() | dict.fromkeys(self._present, _KNOWN)
+
+    def remember(self, known: Mapping[str, float]) -> None:
+        """
+        Know what another process has known.
+        """
+        for key, seconds in known.items():
+            self._known.keep(key, min(seconds, _KNOWN))
 
     def admit(self, host: str) -> Newcomer | None:
         """

@@ -33,12 +33,15 @@ class Inheritance(msgspec.Struct, kw_only=True):
     @ivar other: those of the agents' port and the admin interface.
     @ivar own: those of the ports that servers have, by number.
     @ivar agents: the agents that were present, and will come back.
+    @ivar known: from where agents have come lately, and for how many seconds
+        that counts.
     """
 
     shared: dict[str, int] = {}
     other: dict[str, int] = {}
     own: dict[int, int] = {}
     agents: tuple[str, ...] = ()
+    known: dict[str, float] = {}
 
     def descriptors(self) -> list[int]:
         """

@@ -194,9 +194,10 @@ class Listeners:
 
     # From one process to the next
 
-    def leave(self, agents: Collection[str]) -> Inheritance:
+    def leave(self, agents: Collection[str], known: dict[str, float]) -> Inheritance:
         """
         @param agents: those that are present.
+        @param known: from where agents have come lately.
         @return: what another process needs to take over.
         """
         return Inheritance(
@@ -204,6 +205,7 @@ class Listeners:
             other=_descriptors(self._ports),
             own=_descriptors(self._own),
             agents=tuple(agents),
+            known=known,
         )
 
     def pause(self, *, agents: bool) -> None:

@@ -201,13 +201,16 @@ class RelayService(Service):
             limits,
             reactor,
         )
+        admission = Admission(limits, time.monotonic, random.random)
+        if self._inherited is not None:
+            admission.remember(self._inherited.known)
         self.agents_port = AgentsPort(
             reactor,
             limits,
             self._edges,
             RelayTLS(identity),
             self.visits,
-            Admission(limits, time.monotonic, random.random),
+            admission,
             partial(self._new_control, reception),
         )
         agents = tcp_port(listeners.listen(config.agents, self.agents_port, PeekedConnection))
@@ -266,7 +269,8 @@ class RelayService(Service):
         """
         @return: what another process needs to take over.
         """
-        return self.listeners.leave(self.registry.agents)
+        known = self.agents_port.admission.known()
+        return self.listeners.leave(self.registry.agents, known)
 
     @inlineCallbacks
     def hand_over(self, successor: Successor) -> Any:

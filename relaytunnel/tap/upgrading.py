@@ -1,10 +1,11 @@
 """
 One relay process that hands over to the next: what passes between the two.
 
-The old one starts the new one as its child, with its listening sockets and a
-channel.  The new one says C{ready}, the old one C{go} when it accepts nobody
-any more, and the new one C{accepting}.  What becomes of clients and agents
-meanwhile is up to the service.
+The old one starts the new one as its child, with its listening sockets, a
+channel, and a file without a name that says which is which.  The new one says
+C{ready}, the old one C{go} when it accepts nobody any more, and the new one
+C{accepting}.  What becomes of clients and agents meanwhile is up to the
+service.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,7 +32,7 @@ from relaytunnel.tap.systemd import notify
 __all__ = ["Predecessor", "Successor", "Will"]
 
 VARIABLE = "RELAYTUNNEL_HANDOVER"
-"""The environment variable in which a new process finds its L{Will}."""
+"""The environment variable that tells a new process which descriptor its L{Will} is."""
 
 _PATIENCE = 30.0
 _READY, _GO, _ACCEPTING = b"ready", b"go", b"accepting"
@@ -54,17 +56,19 @@ class Will(msgspec.Struct, kw_only=True):
     @classmethod
     def read(cls) -> Will | None:
         """
-        Take it out of the environment.
+        Take it, and its descriptor out of the environment.
 
         @return: L{None} for a process that nobody left anything.
         @raise StateError: it cannot be read.
         """
-        text = os.environ.pop(VARIABLE, "")
-        if not text:
+        number = os.environ.pop(VARIABLE, "")
+        if not number:
             return None
         try:
-            return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as fault:
+            with open(int(number), "rb") as file:
+                file.seek(0)
+                return msgspec.json.decode(file.read(), type=cls)
+        except (OSError, ValueError, msgspec.DecodeError) as fault:
             raise StateError(f"${VARIABLE} cannot be read: {fault}") from None
 
 
@@ -110,14 +114,17 @@ class Successor:
         # As long as this process is here, and not only its reactor, the other
         # end does not read the end.
         self._until_the_end = os.dup(ours.fileno())
-        with ours, theirs:
+        # The environment has no room for what a big relay leaves.
+        with ours, theirs, tempfile.TemporaryFile() as file:
             will = Will(channel=theirs.fileno(), inheritance=inheritance, pid_file=pid_file)
-            passed = [theirs.fileno(), *inheritance.descriptors()]
+            file.write(msgspec.json.encode(will))
+            file.flush()
+            passed = [file.fileno(), theirs.fileno(), *inheritance.descriptors()]
             reactor.spawnProcess(
                 ProcessProtocol(),
                 command[0],
                 list(command),
-                {**os.environ, VARIABLE: msgspec.json.encode(will).decode()},
+                {**os.environ, VARIABLE: f"{file.fileno()}"},
                 childFDs={number: number for number in (0, 1, 2, *passed)},
             )
             self._channel = _talk(reactor, ours.fileno(), self)

@@ -427,6 +427,25 @@ class KnownTests(AdmissionCase):
         self.clock.advance(1)
         self.assertFalse(self.admission.knows(HOME))
 
+    def test_another_process(self) -> None:
+        """
+        Another process knows what one has known, those who are there for an
+        hour, the others for what is left of theirs.
+        """
+        self.enters(OTHER, "branch")
+        self.enters().gone()
+        self.clock.advance(600)
+        known = self.admission.known()
+        self.assertEqual((known[OTHER], known[HOME]), (3600, 3000))
+        self.use()
+        self.admission.remember(known | {"": -1.0, "far": 1e9})
+        self.assertEqual(self.admission.known(), known | {"far": 3600})
+        self.assertTrue(self.admission.knows(OTHER, "branch"))
+        self.assertFalse(self.admission.knows(OTHER, "office"))
+        self.clock.advance(3000)
+        self.assertTrue(self.admission.knows(OTHER))
+        self.assertFalse(self.admission.knows(HOME))
+
     def test_by_a_ticket(self) -> None:
         """
         A ticket that joins makes known where the data channel came from, which

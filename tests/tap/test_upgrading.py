@@ -15,12 +15,15 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
+
+import msgspec
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.errors import StateError
+from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.tap.systemd import notify
 from relaytunnel.tap.upgrading import VARIABLE, Will
 from tests.processes import (
@@ -77,13 +80,42 @@ class WillTests(SynchronousTestCase):
         self.patch(os, "environ", {})
         self.assertIsNone(Will.read())
 
+    def left(self, content: bytes) -> int:
+        """
+        @return: a descriptor of what another process has written.
+        """
+        with TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            descriptor = os.dup(file.fileno())
+        self.patch(os, "environ", {VARIABLE: str(descriptor)})
+        return descriptor
+
+    def test_large(self) -> None:
+        """
+        It is read as it was left, however much it is, and its descriptor is
+        closed.
+        """
+        agents = tuple(f"agent{number}" for number in range(100_000))
+        known = {"192.0.2.1": 3600.0, "2001:db8::/64": 1.5}
+        inheritance = Inheritance(own={20_000: 9}, agents=agents, known=known)
+        will = Will(channel=7, inheritance=inheritance, pid_file="/run/relay.pid")
+        descriptor = self.left(msgspec.json.encode(will))
+        self.assertEqual(Will.read(), will)
+        self.assertRaises(OSError, os.fstat, descriptor)
+        self.assertEqual(os.environ, {})
+
     def test_unreadable(self) -> None:
         """
         What cannot be read is an error.
         """
-        self.patch(os, "environ", {VARIABLE: "{"})
-        self.assertRaises(StateError, Will.read)
-        self.assertEqual(os.environ, {})
+        for content in (b"{", b"", b"[]"):
+            self.left(content)
+            self.assertRaises(StateError, Will.read)
+            self.assertEqual(os.environ, {})
+        for number in ("x", "-1", "1000000"):
+            self.patch(os, "environ", {VARIABLE: number})
+            self.assertRaises(StateError, Will.read)
 
 
 def _gone(process: Path) -> bool:

@@ -35,7 +35,7 @@ class VisitDoors(Protocol):
         """S10: have a data channel; the answer is C{data_up} or C{data_failed}."""
 
     def accept(self) -> None:
-        """S8: tell the relay that we are on our way."""
+        """S8: tell the relay that we are on our way, unless we are there already."""
 
     def refuse(self, failing: Failing) -> None:
         """Tell the relay that this session cannot be."""
@@ -119,9 +119,9 @@ def _build() -> Callable[[_Core], AgentVisit]:
     @pep614(Notified.upon(AgentVisit.begin).to(Dialling))
     def dial(visit: AgentVisit, core: _Core) -> None:
         core.alarm = core.deadlines.within(core.notify.deadline, visit.expired)
-        core.doors.accept()
         core.doors.dial_data()
         core.doors.dial_server()
+        core.doors.accept()
 
     Dialling.upon(AgentVisit.server_up).to(ServerUp).returns(None)
     Dialling.upon(AgentVisit.data_up).to(DataUp).returns(None)

@@ -91,14 +91,12 @@ class ServedClient:
         server.begin(notify)
 
     def accept(self) -> None:
+        data = self._data_channel
+        if data is not None and self._server_channel is not None:
+            return  # the ticket, which comes next, says so
         number = FRESH
-        if not self._plain:
-            parked = self._around.channels.take_parked()
-            if parked is not None:
-                self._was_parked = True
-                self._hold_data(parked)
-                number = parked.number
-        happened("S8", f"the agent knows {self._notify.connection_id} and is on its way")
+        if self._was_parked and isinstance(data, DataChannel):
+            number = data.number
         self._around.send(Accept(session=self._notify.session, channel=number))
 
     def refuse(self, failing: Failing) -> None:
@@ -118,8 +116,6 @@ class ServedClient:
 
     def dial_server(self) -> None:
         around = self._around
-        if self._dropped:  # there was no data channel
-            return
         if self._server.target_address is not None and around.edges.works:
             self._connect(self._server.target_address, self._server_connected, self._server_failed)
             return
@@ -152,7 +148,11 @@ class ServedClient:
 
     def dial_data(self) -> None:
         channels = self._around.channels
-        if self._data_channel is not None:
+        happened("S8", f"the agent knows {self._notify.connection_id} and is on its way")
+        parked = None if self._plain else channels.take_parked()
+        if parked is not None:
+            self._was_parked = True
+            self._hold_data(parked)
             self.visit.data_up()
         elif self._plain and channels.address is not None and self._around.edges.works:
             self._connect(channels.address, self._plain_connected, self._data_failed)

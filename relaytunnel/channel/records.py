@@ -34,6 +34,8 @@ __all__ = [
     "Stopped",
     "calls_for",
     "forget_errors",
+    "receiver",
+    "sender",
 ]
 
 RECORD = 16 * 1024
@@ -173,6 +175,55 @@ CAREFUL = Calls(
     lambda one, result: one.why,
 )
 """By pyOpenSSL's methods."""
+
+
+# For whoever speaks of bytes and exceptions, as pyOpenSSL does.
+
+
+def receiver(connection: SSL.Connection) -> Callable[[int], bytes]:
+    """
+    @return: what reads like C{connection.recv}, at most L{RECORD} bytes at a
+        time, and is quicker.
+    """
+    fail = getattr(connection, "_raise_ssl_error", None)
+    if DIRECT is None or fail is None:
+        return connection.recv
+    handle, read, get_error = DIRECT.handle(connection), DIRECT.read, _lib.SSL_get_error
+    at, view, nothing_yet = _MEMORY.at[0], _MEMORY.view, _lib.SSL_ERROR_WANT_READ
+
+    def recv(most: int) -> bytes:
+        got = read(handle, at, min(most, RECORD))
+        if got > 0:
+            return bytes(view[:got])
+        if get_error(handle, got) == nothing_yet:
+            raise SSL.WantReadError
+        fail(handle, got)
+        raise AssertionError("OpenSSL has failed without an error")
+
+    return recv
+
+
+def sender(connection: SSL.Connection) -> Callable[[bytes | memoryview], int]:
+    """
+    @return: what writes like C{connection.send}, and is quicker for bytes.
+    """
+    careful = connection.send
+    if DIRECT is None:
+        return careful
+    handle, write = DIRECT.handle(connection), DIRECT.write
+
+    def send(data: bytes | memoryview) -> int:
+        if type(data) is bytes and 0 < len(data) <= RECORD:
+            sent = write(handle, data, len(data))
+            if sent > 0:
+                return sent
+        # What has gone nowhere is tried once more, and fails for the same reason.
+        return careful(data)
+
+    return send
+
+
+_MEMORY = Memory(1)
 
 
 def calls_for() -> Calls:

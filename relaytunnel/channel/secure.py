@@ -26,7 +26,7 @@ from twisted.internet.ssl import Certificate
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import LOST, EdgeWatch
-from relaytunnel.channel.records import RECORD, forget_errors
+from relaytunnel.channel.records import RECORD, forget_errors, receiver, sender
 from relaytunnel.channel.sockets import EdgeConnection
 
 __all__ = ["TLSConnection"]
@@ -46,6 +46,7 @@ class TLSConnection(EdgeConnection):
     without a limit of its own.
 
     @ivar connection: OpenSSL's end of it, with the socket inside.
+    @ivar send_record: writes like C{connection.send}.
     """
 
     _established = False
@@ -70,7 +71,7 @@ class TLSConnection(EdgeConnection):
         """
         self.connection = connection
         super().__init__(sock, protocol, edges, reactor, peer, tuned)
-        self._recv, self._send = connection.recv, connection.send
+        self._recv, self.send_record = receiver(connection), sender(connection)
         # A client speaks first; a server finds out that there is nothing yet.
         edges.again(self._read)
         self._readable = True
@@ -161,13 +162,16 @@ class TLSConnection(EdgeConnection):
     def writeSomeData(self, data: Any) -> Any:
         if not self._established:
             return 0
-        view = memoryview(data)
+        size = len(data)
         if self._tls_broken:
-            return len(view)
+            return size
         sent = 0
         try:
-            while sent < len(view):
-                sent += self._send(view[sent : sent + RECORD])
+            if 0 < size <= RECORD:
+                sent = self.send_record(data)
+            view = memoryview(data)
+            while sent < size:
+                sent += self.send_record(view[sent : sent + RECORD])
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
         except SSL.Error:

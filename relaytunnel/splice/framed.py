@@ -76,7 +76,7 @@ class FramedEnd(End):
         assert isinstance(transport, TLSConnection)
         self.transport = transport
         self.handle = calls.handle(transport.connection)
-        self.send = transport.connection.send
+        self.send = transport.send_record
         self.rest = b""
         self._dead = False
         self._back = False

@@ -58,13 +58,14 @@ EOF_FRAME = bytes((Kind.EOF, 0, 0))
 RESET_FRAME = bytes((Kind.RESET, 0, 0))
 STOP_FRAME = bytes((Kind.STOP, 0, 0))
 
-_LENGTHS: dict[int, tuple[int, int]] = {
-    Kind.JOIN: (TICKET_BYTES, TICKET_BYTES),
-    Kind.DATA: (1, MAX_PAYLOAD),
-    Kind.EOF: (0, 0),
-    Kind.RESET: (0, 0),
-    Kind.STOP: (0, 0),
+_KINDS: dict[int, tuple[Kind, int, int]] = {
+    Kind.JOIN: (Kind.JOIN, TICKET_BYTES, TICKET_BYTES),
+    Kind.DATA: (Kind.DATA, 1, MAX_PAYLOAD),
+    Kind.EOF: (Kind.EOF, 0, 0),
+    Kind.RESET: (Kind.RESET, 0, 0),
+    Kind.STOP: (Kind.STOP, 0, 0),
 }
+"""What each type is, and how long its payload may be."""
 
 PLAIN_MAGIC = b"RTplain1"
 """The first bytes of a plain data channel; no TLS record starts like this."""
@@ -122,18 +123,18 @@ class FrameReader:
         end = len(data)
         try:
             while end - position >= _HEADER:
-                kind = data[position]
                 length = (data[position + 1] << 8) | data[position + 2]
-                bounds = _LENGTHS.get(kind)
-                if bounds is None:
-                    raise ProtocolError(f"a data frame of the unknown type {kind}")
-                if not bounds[0] <= length <= bounds[1]:
-                    raise ProtocolError(f"a {Kind(kind).name} frame of {length} bytes")
+                known = _KINDS.get(data[position])
+                if known is None:
+                    raise ProtocolError(f"a data frame of the unknown type {data[position]}")
+                kind, least, most = known
+                if not least <= length <= most:
+                    raise ProtocolError(f"a {kind.name} frame of {length} bytes")
                 start = position + _HEADER
                 if end - start < length:
                     break
                 position = start + length
-                yield Kind(kind), data[start:position]
+                yield kind, data[start:position]
         finally:
             self._buffer = data[position:]
 

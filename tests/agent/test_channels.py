@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.agent.channels import Demand
 from relaytunnel.agent.service import AgentService
+from relaytunnel.channel.framed import DataChannel
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.messages import (
@@ -43,11 +44,15 @@ class ChannelsCase(RunningCase):
     """
 
     async def begin(
-        self, heard: Any = hello_page, **limits: Any
+        self, heard: Any = hello_page, slow: bool = False, **limits: Any
     ) -> tuple[RelayService, AgentService, Target]:
+        """
+        @param slow: whether dialling the target takes longer than a moment.
+        """
         relay = self.start_relay()
         target = self.target(heard)
-        agent = await self.start_agent(relay, self.server("web", target.address), limits=limits)
+        address = f"tcp:localhost:{target.port}" if slow else target.address
+        agent = await self.start_agent(relay, self.server("web", address), limits=limits)
         return relay, agent, target
 
     async def is_parked(self, agent: AgentService, number: int = 1) -> None:
@@ -196,7 +201,7 @@ class ParkedTests(ChannelsCase):
         """
         One that is lost at the moment when it is wanted is replaced.
         """
-        relay, agent, _ = await self.begin()
+        relay, agent, _ = await self.begin(slow=True)
         await self.get(relay, "web")
         await self.is_parked(agent)
         (channel,) = agent.channels._parked
@@ -208,6 +213,25 @@ class ParkedTests(ChannelsCase):
                 channel.abort()
 
         self.patch(agent, "send", accepted)
+        self.assertIn("hello", await self.get(relay, "web"))
+        self.assertEqual(agent.channels._dialled, 2)
+
+    async def test_lost_when_it_is_used(self) -> None:
+        """
+        So is one that is lost at the moment when its ticket is presented.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        take = agent.channels.take_parked
+
+        def taken() -> DataChannel | None:
+            channel = take()
+            assert channel is not None
+            channel.abort()
+            return channel
+
+        self.patch(agent.channels, "take_parked", taken)
         self.assertIn("hello", await self.get(relay, "web"))
         self.assertEqual(agent.channels._dialled, 2)
 
@@ -234,7 +258,25 @@ class ParkedTests(ChannelsCase):
         """
         The relay is told whether a channel is new.
         """
+        relay, agent, _ = await self.begin(slow=True)
+        first, second = await self.accepted(relay, agent)
+        self.assertEqual(first.channel, FRESH)
+        self.assertNotEqual(second.channel, FRESH)
+
+    async def test_ticket_at_once(self) -> None:
+        """
+        Where both channels stand at once, the ticket says all there is to say.
+        """
         relay, agent, _ = await self.begin()
+        (first,) = await self.accepted(relay, agent)
+        self.assertEqual(first.channel, FRESH)
+
+    async def accepted(self, relay: RelayService, agent: AgentService) -> list[Accept]:
+        """
+        Visit the server twice, the second time by a parked channel.
+
+        @return: what the relay was told.
+        """
         said: list[Accept] = []
         send = agent.send
 
@@ -247,8 +289,7 @@ class ParkedTests(ChannelsCase):
         for _ in range(2):
             await self.get(relay, "web")
             await self.is_parked(agent)
-        self.assertEqual(said[0].channel, FRESH)
-        self.assertNotEqual(said[1].channel, FRESH)
+        return said
 
     async def test_never_used(self) -> None:
         """

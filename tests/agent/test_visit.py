@@ -50,7 +50,7 @@ class VisitTestCase(ScriptedTestCase):
         """
         S8, and the dialling of S9 and S10.
         """
-        self.script >> self.visit.begin() << Accepts() << DialsData() << DialsServer()
+        self.script >> self.visit.begin() << DialsData() << DialsServer() << Accepts()
 
     def nothing_more(self) -> None:
         """
@@ -76,14 +76,14 @@ class DiallingTests(VisitTestCase):
 
     def test_begin(self) -> None:
         """
-        The agent says that it is on its way, and dials on both sides at once.
+        The agent dials on both sides at once, and says that it is on its way.
         """
         (
             self.script
             >> self.visit.begin()
-            << Accepts()
             << DialsData()
             << DialsServer()
+            << Accepts()
             >> self.visit.cancelled()
             << Drops()
             << Forgets()
@@ -127,9 +127,9 @@ class DiallingTests(VisitTestCase):
         (
             self.script
             >> Cues("visit", doors.visit).begin()
-            << Accepts()
             << DialsData()
             << DialsServer()
+            << Accepts()
             << Splices()
         )
 

@@ -20,7 +20,7 @@ from relaytunnel.wire.messages import Notify, Register, Withdraw
 __all__ = ["OwnServer", "Servers", "client_host", "registration"]
 
 
-@dataclass
+@dataclass(slots=True)
 class OwnServer:
     """
     One server of this agent.
@@ -116,7 +116,9 @@ class Servers:
         """
         @return: what to send the relay (S3).
         """
-        return [registration(server.config) for server in self._servers.values()]
+        return [
+            registration(server.config) for server in self._servers.values() if not server.closing
+        ]
 
     def close(self) -> list[Withdraw]:
         """

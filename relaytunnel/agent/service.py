@@ -216,7 +216,7 @@ class AgentService(Service):
     def _register_again(self) -> None:
         self._again = None
         for server in self.state.servers:
-            if not server.registered:
+            if not (server.registered or server.closing):
                 self.send(registration(server.config))
 
     def compare(

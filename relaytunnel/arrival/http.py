@@ -200,8 +200,9 @@ def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
     A client may send its next request to the same proxy though it is for
     another server, and all that comes on this channel goes to this one.  So it
     is the last: the server is asked to close, which means nothing to one that
-    grants a WebSocket (RFC 9112 9.6), and holds for one that refuses it.
-    Offers of other protocols are not passed on.
+    grants a WebSocket (RFC 9112 9.6), and holds for one that refuses it and
+    reads lists, as HTTP/1.1 asks of it (RFC 9110 5.6.1).  Offers of other
+    protocols are not passed on.
 
     @param head: as it was sent, faultless.
     """
@@ -214,7 +215,7 @@ def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
         name = line.partition(b":")[0].lower()
         if name not in dropped:
             kept.append(line)
-    kept.append(b"Connection: close, Upgrade" if fields.upgrades else b"Connection: close")
+    kept.append(b"Connection: Upgrade, close" if fields.upgrades else b"Connection: close")
     return b"\r\n".join((*kept, b"", b""))
 
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from twisted.python.lockfile import FilesystemLock
 
 from relaytunnel.errors import StateError
 
-__all__ = ["Inheritance", "adopt", "let_go", "take_name"]
+__all__ = ["Inheritance", "adopt", "let_go", "path_of", "take_name"]
 
 
 class Inheritance(msgspec.Struct, kw_only=True):
@@ -49,18 +50,19 @@ class Inheritance(msgspec.Struct, kw_only=True):
         """
         return [*self.shared.values(), *self.other.values(), *self.own.values()]
 
-    def close(self, forever: bool) -> None:
+    def close(self, forever: bool, kept: Collection[str] = ()) -> None:
         """
         Close those that nobody has taken.
 
         @param forever: whether no other process has them, either, so that
             their names go, too.
+        @param kept: names that stay: others have them by now.
         """
         for left in (self.shared, self.other, self.own):
             for descriptor in left.values():
                 with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
                     path = _path(sock.getsockname()) if forever else ""
-                    if path:
+                    if path and path not in kept:
                         _remove(path)
             left.clear()
 
@@ -87,11 +89,12 @@ def adopt(reactor: Any, descriptor: int, factory: IProtocolFactory) -> IListenin
 
 
 def _adopt_local(reactor: Any, sock: socket.socket, factory: IProtocolFactory) -> unix.Port:
-    # The reactor's own adoptStreamPort would let everybody in from then on.
+    # The reactor's own adoptStreamPort would let everybody in from then on.  It
+    # listens again, too, which sets how long the queue of both processes is.
     name = sock.getsockname()
     path = _path(name)
     mode = stat.S_IMODE(os.stat(path).st_mode) if path else 0
-    port = unix.Port(name, factory, mode=mode, reactor=reactor)
+    port = unix.Port(name, factory, backlog=socket.SOMAXCONN, mode=mode, reactor=reactor)
     port._preexistingSocket = ours = sock.dup()
     ours.setblocking(False)
     port.startListening()
@@ -103,7 +106,7 @@ def take_name(port: IListeningPort) -> None:
     The socket of this port is this process's alone from now on: so are its
     name and its lock, if it has some.
     """
-    path = _path(port.getHost().name) if isinstance(port, unix.Port) else ""
+    path = path_of(port)
     if path and os.path.islink(f"{path}.lock"):
         lock = FilesystemLock(f"{path}.lock")
         ours = f"{path}.lock.{os.getpid()}"
@@ -112,6 +115,13 @@ def take_name(port: IListeningPort) -> None:
             os.replace(ours, lock.name)
             lock.locked = True
             port.lockFile = lock  # type: ignore[attr-defined]
+
+
+def path_of(port: IListeningPort) -> str:
+    """
+    @return: where a port of the UNIX domain is found; empty for any other.
+    """
+    return _path(port.getHost().name) if isinstance(port, unix.Port) else ""
 
 
 def let_go(port: IListeningPort) -> bool:

@@ -22,7 +22,7 @@ from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
-from relaytunnel.relay.inheriting import Inheritance, adopt, let_go, take_name
+from relaytunnel.relay.inheriting import Inheritance, adopt, let_go, path_of, take_name
 
 __all__ = ["Listeners", "addresses", "tcp_port"]
 
@@ -52,7 +52,8 @@ class Listeners:
         self._edges = edges
         self._inherited = inherited or Inheritance()
         self._paused = inherited is not None
-        self._ours = inherited is None
+        # Those that another process has, too, which may be the one to go on.
+        self._others: set[IListeningPort] = set()
         self._ways: dict[IListeningPort, tuple[type[EdgeConnection], Descriptors]] = {}
         self._stops: dict[IListeningPort, Callable[[], None]] = {}
         self._ports: dict[str, IListeningPort] = {}
@@ -89,6 +90,10 @@ class Listeners:
             heirloom = self._inherited.other.pop(self._other(description), None)
         if heirloom is not None:
             adopted = adopt(self._reactor, heirloom, factory)
+            if self._paused:
+                self._others.add(adopted)
+            else:
+                take_name(adopted)
             return self._listening(description, adopted, kind, shared, descriptors)
         whole = description
         if description.partition(":")[0] in ("tcp", "tcp6") and "backlog=" not in description:
@@ -224,10 +229,9 @@ class Listeners:
         Accept who has come meanwhile, and who comes.
         """
         self._paused = False
-        if not self._ours:
-            self._ours = True
-            for port in self._ways:
-                take_name(port)
+        self._others.clear()
+        for port in self._ways:
+            take_name(port)
         for port in self._ways.keys() - self._stops.keys():
             self._accept(port)
 
@@ -235,13 +239,13 @@ class Listeners:
         """
         Another process accepts from now on.
         """
-        self._ours = False
+        self._others.update(self._ways)
 
     def close_inherited(self) -> None:
         """
         What no server has asked for by now is for nobody.
         """
-        self._inherited.close(forever=True)
+        self._inherited.close(forever=True, kept=[path_of(port) for port in self._ways])
 
     def close(self, port: int) -> None:
         """
@@ -285,7 +289,7 @@ class Listeners:
 
         @return: fires when all ports are closed.
         """
-        self._inherited.close(forever=self._ours)
+        self._inherited.close(forever=not self._paused)
         self.descriptors.close()
         self._last_ones.close()
         listening = [*self._ports.values(), *self._shared.values(), *self._own.values()]
@@ -300,7 +304,7 @@ class Listeners:
         sock = socket_of(port)
         if sock is not None:
             self._edges.closed(sock.fileno())
-        if not self._ours and let_go(port):
+        if port in self._others and let_go(port):
             return succeed(None)
         return maybeDeferred(port.stopListening)
 

@@ -170,11 +170,12 @@ class StateDirectory:
 
     def mark_stopped(self) -> None:
         """
-        The relay has stopped.  Where it was found stays known, for invitations
-        that are made while it is down.
+        The relay has stopped, unless another process has taken over, or never
+        handed over.  Where it was found stays known, for invitations that are
+        made while it is down.
 
         @raise StateError: the file cannot be read or written.
         """
         facts = self.read_facts()
-        if facts is not None:
+        if facts is not None and facts.pid == os.getpid():
             self.write_facts(msgspec.structs.replace(facts, pid=0, since="", admin=""))

@@ -185,11 +185,10 @@ def _build() -> Callable[[_Core], Visit]:
     @pep614(Waiting.upon(Visit.expired).to(Over))
     def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
         cancel(core, waiting)
-        silent = "opened no data channel" if waiting.place.accepted else "did not answer"
-        tell(
-            core,
-            Failing(Code.TIMEOUT, f"the agent {silent} for {core.visits.limits.waiting:g} s"),
-        )
+        # One that presents its ticket at once does not accept before.
+        accepted = waiting.place.accepted
+        silent = "the agent opened no data channel" if accepted else "nothing came from the agent"
+        tell(core, Failing(Code.TIMEOUT, f"{silent} for {core.visits.limits.waiting:g} s"))
 
     @pep614(Waiting.upon(Visit.joined).to(Served))
     def join(

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -121,7 +121,8 @@ class Signals:
         if self._hand_over is None or self._handing_over or self._draining:
             return
         self._handing_over = True
-        self._hand_over().addCallbacks(lambda _: self._end(), self._not_handed_over)
+        handing_over = maybeDeferred(self._hand_over)
+        handing_over.addCallbacks(lambda _: self._end(), self._not_handed_over)
 
     def _not_handed_over(self, failure: Failure) -> None:
         self._handing_over = False

@@ -15,7 +15,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -93,6 +93,16 @@ def _talk(reactor: Any, descriptor: int, owner: Successor | Predecessor) -> _Cha
     return channel
 
 
+def _nameless_file() -> IO[bytes]:
+    """
+    @return: a file for what the environment has no room for; on Linux it is in
+        memory, and needs no directory that can be written.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("relaytunnel"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 class Successor:
     """
     The new process, as the old one sees it.
@@ -107,27 +117,32 @@ class Successor:
     ) -> None:
         """
         Start it.
+
+        @raise StateError: there is nothing to start it with.
         """
         self.ready: Deferred[None] = Deferred()
         self.accepting: Deferred[None] = Deferred()
-        ours, theirs = socket.socketpair()
-        # As long as this process is here, and not only its reactor, the other
-        # end does not read the end.
-        self._until_the_end = os.dup(ours.fileno())
-        # The environment has no room for what a big relay leaves.
-        with ours, theirs, tempfile.TemporaryFile() as file:
-            will = Will(channel=theirs.fileno(), inheritance=inheritance, pid_file=pid_file)
-            file.write(msgspec.json.encode(will))
-            file.flush()
-            passed = [file.fileno(), theirs.fileno(), *inheritance.descriptors()]
-            reactor.spawnProcess(
-                ProcessProtocol(),
-                command[0],
-                list(command),
-                {**os.environ, VARIABLE: f"{file.fileno()}"},
-                childFDs={number: number for number in (0, 1, 2, *passed)},
-            )
-            self._channel = _talk(reactor, ours.fileno(), self)
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs, _nameless_file() as file:
+                will = Will(channel=theirs.fileno(), inheritance=inheritance, pid_file=pid_file)
+                file.write(msgspec.json.encode(will))
+                file.flush()
+                passed = [file.fileno(), theirs.fileno(), *inheritance.descriptors()]
+                reactor.spawnProcess(
+                    ProcessProtocol(),
+                    command[0],
+                    list(command),
+                    {**os.environ, VARIABLE: f"{file.fileno()}"},
+                    childFDs={number: number for number in (0, 1, 2, *passed)},
+                )
+                # As long as this process is here, and not only its reactor, the
+                # other end does not read the end.
+                self._until_the_end = os.dup(ours.fileno())
+                self._channel = _talk(reactor, ours.fileno(), self)
+        except OSError as fault:
+            reason = fault.strerror or fault
+            raise StateError(f"no new process can be started: {reason}") from None
         self._alarm = reactor.callLater(_PATIENCE, self.fail, f"not ready within {_PATIENCE:g} s")
 
     def go(self) -> None:

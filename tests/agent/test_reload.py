@@ -162,6 +162,22 @@ class DrainTests(_Running):
         client.reset()
         await eventually(lambda: over, "it is over")
 
+    async def test_reconnects_meanwhile(self) -> None:
+        """
+        An agent that comes back while it drains publishes nothing any more.
+        """
+        draining = self.agent.drain()
+        await self.names()
+        control = self.agent.control
+        assert control is not None
+        control.abort("a test")
+        await eventually(lambda: self.agent.control not in (None, control), "it is back")
+        self.agent._register_again()
+        await deferLater(reactor, 0.2)
+        self.assertEqual(set(self.relay.registry.servers), set())
+        self.visitor.reset()
+        await draining
+
     async def test_too_long(self) -> None:
         """
         It waits for so long and no longer.

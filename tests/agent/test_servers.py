@@ -191,6 +191,15 @@ class RegistrationTests(SynchronousTestCase):
         servers = Servers([WEB, SSH])
         self.assertEqual(servers.registrations(), [registration(WEB), registration(SSH)])
 
+    def test_closing(self) -> None:
+        """
+        Those that close are not, also after a reconnect.
+        """
+        servers = Servers([WEB, SSH])
+        servers.close()
+        servers.forget_relay()
+        self.assertEqual(servers.registrations(), [])
+
 
 class CheckTests(SynchronousTestCase):
     """

@@ -366,7 +366,7 @@ class AbsoluteTests(SynchronousTestCase):
             b"GET http://web/chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
             b"Connection: keep-alive, Upgrade\r\nProxy-Connection: keep-alive\r\n\r\n",
             b"GET /chat HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\n"
-            b"Connection: close, Upgrade\r\n\r\n",
+            b"Connection: Upgrade, close\r\n\r\n",
         )
 
     def test_offer(self) -> None:

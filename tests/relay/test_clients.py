@@ -1134,7 +1134,7 @@ class WaitingTests(RunningCase):
 
     async def test_agent_does_not_answer(self) -> None:
         """
-        When the time is up the client is told that the agent did not answer.
+        When the time is up the client is told that nothing came from the agent.
         """
         relay = self.start_relay({"waiting": 0.2})
         control = await self.raw_agent(relay, "web")
@@ -1142,7 +1142,7 @@ class WaitingTests(RunningCase):
         notify = await control.hears(Notify)
         answer = await client.end_of_all()
         self.assertTrue(answer.startswith(b"HTTP/1.1 504 "), answer)
-        self.assertIn(b"did not answer", answer)
+        self.assertIn(b"nothing came from the agent", answer)
         self.assertEqual((await control.hears(Cancel)).session, notify.session)
         self.assertEqual(relay.visits.room.waiting, 0)
 

@@ -108,6 +108,36 @@ class InheritingTests(TestCase):
         await self.stop(old)
         self.assertEqual(os.listdir(self.directory), [])
 
+    async def test_queue(self) -> None:
+        """
+        Who connects while nobody accepts waits, as many as have room with the
+        old one, and more.
+        """
+        old: Any = reactor.listenUNIX(self.path, self.factory("old"), backlog=200)
+        old.stopReading()
+        new = adopt(reactor, self.left(old), self.factory("new"))
+        for _ in range(200):
+            client = socket.socket(socket.AF_UNIX)
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            client.connect(self.path)
+        self.assertTrue(let_go(new))
+        await self.stop(old)
+
+    async def test_taken_back(self) -> None:
+        """
+        One that was handed over in vain has its name and its lock again, and
+        removes both.
+        """
+        old = self.old_port()
+        os.unlink(self.lock)
+        os.symlink("1", self.lock)  # as if the new one had taken it
+        for _ in range(2):
+            take_name(old)
+            self.assertEqual(os.readlink(self.lock), str(os.getpid()))
+        await self.stop(old)
+        self.assertEqual(os.listdir(self.directory), [])
+
     async def test_without_lock(self) -> None:
         """
         Where there is no lock none is made.
@@ -157,6 +187,15 @@ class InheritingTests(TestCase):
             self.assertEqual(sorted(left), [] if forever else ["socket", "socket.lock"])
             for name in left:
                 os.unlink(f"{self.directory}/{name}")
+
+    def test_name_that_is_used(self) -> None:
+        """
+        A name that another socket has by now stays.
+        """
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(self.path)
+            Inheritance(shared={"unix": sock.detach()}).close(forever=True, kept=[self.path])
+        self.assertEqual(os.listdir(self.directory), ["socket"])
 
     def test_tcp_that_nobody_wants(self) -> None:
         """

@@ -9,6 +9,8 @@ import stat
 import subprocess
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.errors import StateError
@@ -146,11 +148,20 @@ class StateTests(SynchronousTestCase):
         self.state.prepare()
         self.state.mark_stopped()
         self.assertIs(self.state.read_facts(), None)
-        self.state.write_facts(FACTS)
+        self.state.write_facts(replace(FACTS, pid=os.getpid()))
         self.state.mark_stopped()
         facts = self.state.read_facts()
         assert facts is not None
         self.assertEqual((facts.pid, facts.agents, facts.admin), (0, 7000, ""))
+
+    def test_another_runs(self) -> None:
+        """
+        A process that stops while another is the relay says nothing of that.
+        """
+        self.state.prepare()
+        self.state.write_facts(FACTS)
+        self.state.mark_stopped()
+        self.assertEqual(self.state.read_facts(), FACTS)
 
     def test_damaged_facts(self) -> None:
         """

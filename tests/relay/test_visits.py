@@ -506,7 +506,7 @@ class WaitingTests(VisitTestCase):
             >> self.passes.advance(9.75)
             >> self.passes.advance(0.25)
             << cancel()
-            << Tells(CLIENT, Failing(Code.TIMEOUT, "the agent did not answer for 10 s"))
+            << Tells(CLIENT, Failing(Code.TIMEOUT, "nothing came from the agent for 10 s"))
         )
         self.assertEqual(self.visits.refusals, {"timeout": 1})
         self.assertIsNone(self.visits.redeem(ticket(1)))
@@ -714,6 +714,6 @@ class OverTests(VisitTestCase):
         A client that waited in vain.
         """
         visit = self.wait()
-        told: Any = Failing(Code.TIMEOUT, "the agent did not answer for 10 s")
+        told: Any = Failing(Code.TIMEOUT, "nothing came from the agent for 10 s")
         self.script >> self.passes.advance(10.0) << cancel() << Tells(CLIENT, told)
         self.late(self.script, visit)

@@ -9,7 +9,7 @@ import socket
 import time
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -127,6 +127,37 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.reactor.stopped, 1)
         self.service.draining.callback(None)
         self.assertEqual(self.reactor.stopped, 1)
+
+    def test_hand_over(self) -> None:
+        """
+        When another process has taken over and all is over here, this one ends.
+        """
+        over: Deferred[None] = Deferred()
+        signals = Signals(self.reactor, self.service, None, lambda: over)
+        signals.hand_over()
+        self.assertEqual(self.reactor.stopped, 0)
+        over.callback(None)
+        self.assertEqual(self.reactor.stopped, 1)
+
+    def test_not_handed_over(self) -> None:
+        """
+        Whatever keeps another process from taking over, and whenever, it may be
+        tried once more.
+        """
+        tried: list[int] = []
+
+        def hand_over() -> Deferred[None]:
+            tried.append(len(tried))
+            if len(tried) == 1:
+                raise StateError("no new process can be started")
+            return fail(ZeroDivisionError() if len(tried) == 2 else StateError("not ready"))
+
+        signals = Signals(self.reactor, self.service, None, hand_over)
+        for _ in range(3):
+            signals.hand_over()
+        self.assertEqual(tried, [0, 1, 2])
+        self.assertEqual(self.reactor.stopped, 0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_stop_fails(self) -> None:
         """

@@ -4,6 +4,7 @@ A relay that hands over to a new process, as real processes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from relaytunnel.errors import StateError
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.tap.systemd import notify
-from relaytunnel.tap.upgrading import VARIABLE, Will
+from relaytunnel.tap.upgrading import VARIABLE, Successor, Will
 from tests.processes import (
     Agent,
     Relay,
@@ -126,6 +127,47 @@ def _gone(process: Path) -> bool:
         return "State:\tZ" in (process / "status").read_text()
     except FileNotFoundError:
         return True
+
+
+class SuccessorTests(SynchronousTestCase):
+    """
+    Starting a new process, without one.
+    """
+
+    def start(self, reactor: object) -> str:
+        """
+        @return: why none was started.
+        """
+        with self.assertRaises(StateError) as caught:
+            Successor(reactor, ["relay"], Inheritance(), "")
+        return str(caught.exception)
+
+    def test_no_file(self) -> None:
+        """
+        Where there is no room to leave anything, that is said, and no
+        descriptor is left open.
+        """
+
+        def full(name: str) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(os, "memfd_create", full)
+        before = os.listdir("/proc/self/fd")
+        self.assertIn("no new process can be started: Too many open files", self.start(None))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
+
+    def test_no_process(self) -> None:
+        """
+        Where there is no room for a process, too.
+        """
+
+        class Full:
+            def spawnProcess(self, *given: object, **more: object) -> None:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        before = os.listdir("/proc/self/fd")
+        self.assertIn("Resource temporarily unavailable", self.start(Full()))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
 
 
 class UpgradeTests(TestCase):

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     from relaytunnel.splice.framing import FramingFlow
     from relaytunnel.splice.unframing import UnframingFlow
 
-__all__ = ["HEADER", "TOGETHER", "TURNS", "FramedEnd"]
+__all__ = ["HEADER", "TOGETHER", "FramedEnd"]
 
 HEADER = 3
 """The bytes of a frame before its payload."""
 TOGETHER = 6
-"""How many records are read, and passed on, at once."""
-TURNS = 2
-"""How often that is done before others have their turn."""
+"""How many records are read, and passed on, before others have their turn."""
 
 
 class FramedEnd(End):

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 from relaytunnel.channel.records import RECORD, Memory, Stopped, forget_errors
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import Flow, Splice
-from relaytunnel.splice.framed import HEADER, TOGETHER, TURNS, FramedEnd
+from relaytunnel.splice.framed import HEADER, TOGETHER, FramedEnd
 from relaytunnel.splice.plain import PlainEnd
 from relaytunnel.wire.data import MAX_PAYLOAD, Kind, data_frames
 
@@ -68,27 +68,26 @@ class FramingFlow(Flow):
             self.splice.half_closed()
 
     def run(self) -> None:
+        """
+        Move what one read brings; others have their turn before the next.
+        """
         source, sink = self.source, self.sink
-        for _ in range(TURNS):
-            if self.blocked and not self._flush():
-                return
-            if self.ended:
-                self.pass_end(sink)
-                return
-            if not source.readable:
-                return
-            size = self._read()
-            if size <= 0:
-                if not size:
-                    source.end_was_read()
-                return
-            if sink.deaf:
-                continue
-            if not self._send(_frames(size)):
-                return
-            if not source.readable:
-                return
-        self.later()
+        if self.blocked and not self._flush():
+            return
+        if self.ended:
+            self.pass_end(sink)
+            return
+        if not source.readable:
+            return
+        size = self._read()
+        if size <= 0:
+            if not size:
+                source.end_was_read()
+            return
+        if not sink.deaf and not self._send(_frames(size)):
+            return
+        if source.readable:
+            self.later()
 
     def _send(self, end: int) -> bool:
         """

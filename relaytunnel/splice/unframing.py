@@ -14,7 +14,7 @@ from relaytunnel.channel.records import RECORD, Memory, Stopped
 from relaytunnel.errors import ProtocolError
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import Flow, Splice
-from relaytunnel.splice.framed import HEADER, TOGETHER, TURNS, FramedEnd
+from relaytunnel.splice.framed import HEADER, TOGETHER, FramedEnd
 from relaytunnel.splice.plain import PlainEnd
 from relaytunnel.wire.data import MAX_PAYLOAD, Kind
 
@@ -59,20 +59,20 @@ class UnframingFlow(Flow):
             self.blocked = True
 
     def run(self) -> None:
+        """
+        Move what some records bring; others have their turn before the next.
+        """
         source = self.source
-        for _ in range(TURNS):
-            if self.blocked and not self._flush():
+        if self.blocked and not self._flush():
+            return
+        if self.ended:
+            self.pass_end(self.sink)
+            if not self.splice.running:
                 return
-            if self.ended:
-                self.pass_end(self.sink)
-                if not self.splice.running:
-                    return
-            if not source.readable:
-                return
+        if source.readable:
             self._read()
-            if not (source.readable and self.splice.running):
-                return
-        self.later()
+            if source.readable and self.splice.running:
+                self.later()
 
     def _read(self) -> None:
         """

@@ -5,6 +5,9 @@ The ports that a relay listens on.
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+from tempfile import mkdtemp
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Rejection, StateError
+from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from tests.running import ANY_PORT, HOST, RunningCase, free_ports, hello_page, reactor
 
@@ -124,6 +128,85 @@ class ListenersTests(RunningCase):
         self.listeners.open(self.port)
         await self.listeners.stop()
         await self.refused(self.port)
+
+
+class InheritedTests(RunningCase):
+    """
+    Sockets of the UNIX domain that another process has left.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Not below the test's own directory: the name of a socket has at most 107 bytes.
+        self.directory = mkdtemp()
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.edges = EdgeWatch(reactor)
+        self.addCleanup(self.edges.close)
+        self.factory = self.target(hello_page)
+        left = {name: self.left(name) for name in ("one", "two")}
+        self.inheritance = Inheritance(shared={self.endpoint(name): left[name] for name in left})
+        self.listeners = Listeners(reactor, self.edges, self.inheritance)
+
+    def endpoint(self, name: str) -> str:
+        return f"unix:{self.directory}/{name}"
+
+    def left(self, name: str) -> int:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(f"{self.directory}/{name}")
+            sock.listen()
+            os.symlink("4194305", f"{self.directory}/{name}.lock")  # no process has that
+            return sock.detach()
+
+    def there(self) -> set[str]:
+        return set(os.listdir(self.directory))
+
+    async def test_not_taken_over(self) -> None:
+        """
+        A process that never takes over leaves them as they are, and removes
+        what it has made itself.
+        """
+        before = self.there()
+        for name in ("one", "new"):
+            self.listeners.listen(self.endpoint(name), self.factory, shared=True)
+        await self.listeners.stop()
+        self.assertEqual(self.there(), before)
+
+    async def test_taken_over(self) -> None:
+        """
+        One that does removes in the end what it has used, and what it has not.
+        """
+        self.listeners.listen(self.endpoint("one"), self.factory, shared=True)
+        self.listeners.resume()
+        self.assertEqual(os.readlink(f"{self.directory}/one.lock"), str(os.getpid()))
+        self.listeners.close_inherited()
+        self.assertEqual(self.there(), {"one", "one.lock"})
+        await self.listeners.stop()
+        self.assertEqual(self.there(), set())
+
+    async def test_wanted_later(self) -> None:
+        """
+        One that is wanted after that is had as well, under its name or another.
+        """
+        self.listeners.resume()
+        self.listeners.listen(self.endpoint("one"), self.factory, shared=True)
+        again = self.endpoint("two") + ":mode=600"
+        self.listeners.listen(again, self.factory, shared=True)
+        self.listeners.close_inherited()
+        self.assertEqual(self.there(), {"one", "one.lock", "two", "two.lock"})
+        await self.listeners.stop()
+        self.assertEqual(self.there(), set())
+
+    async def test_handed_over(self) -> None:
+        """
+        One that hands over to the next leaves them, too.
+        """
+        self.listeners.listen(self.endpoint("one"), self.factory, shared=True)
+        self.listeners.resume()
+        self.listeners.close_inherited()
+        self.listeners.pause(agents=True)
+        self.listeners.handed_over()
+        await self.listeners.stop()
+        self.assertEqual(self.there(), {"one", "one.lock"})
 
 
 class AddressTests(SynchronousTestCase):

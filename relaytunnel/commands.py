@@ -110,6 +110,8 @@ def upgrade(parsed: argparse.Namespace) -> int:
         if now is not None and now.pid not in (0, facts.pid):
             print(f"the process {now.pid} has taken over from {facts.pid}")
             return 0
+        if now is not None and now.kept_on > facts.kept_on:
+            raise StateError(f"the process {facts.pid} goes on: {now.kept_on_because}")
     raise StateError(
         f"no other process has taken over within {_UPGRADED_WITHIN:g} s; the relay's log says why"
     )

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import deferLater
@@ -259,10 +261,7 @@ class RelayService(Service):
         self.clients.expect(
             self._inherited.agents, _EXPECTED_WITHIN, self.listeners.close_inherited
         )
-        try:
-            self.state.write_facts(self.facts)
-        except StateError as fault:  # who wants to know where the relay is will not
-            self._log.warn("{fault}", fault=str(fault))
+        self._write_facts()
         self._log.info("this process has taken over")
 
     def leave(self) -> Inheritance:
@@ -320,6 +319,22 @@ class RelayService(Service):
                 "it calls itself localhost, so only agents on this machine find it;"
                 " start it with --name and the name that others know it by"
             )
+
+    def keeps_on(self, why: str) -> None:
+        """
+        Nobody has taken over; whoever asked for that reads why in the state.
+        """
+        if self._handed_over:
+            return
+        facts = self.facts
+        self.facts = replace(facts, kept_on=facts.kept_on + 1, kept_on_because=why)
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        try:
+            self.state.write_facts(self.facts)
+        except StateError as fault:  # who wants to know where the relay is will not
+            self._log.warn("{fault}", fault=str(fault))
 
     # The end
 

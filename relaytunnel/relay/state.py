@@ -47,6 +47,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     @ivar agents: the port that agents dial; 0 if it is no TCP port.
     @ivar clients: the ports that clients dial.
     @ivar admin: C{host:port} of the admin interface; empty if there is none.
+    @ivar kept_on: how often it was to hand over to another process, and could
+        not.
+    @ivar kept_on_because: why it could not the last time.
     """
 
     pid: int
@@ -56,6 +59,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     clients: tuple[int, ...]
     admin: str = ""
     since: str = ""
+    kept_on: int = 0
+    kept_on_because: str = ""
 
     @property
     def runs(self) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError, StateError
@@ -105,8 +106,15 @@ def makeService(options: Options) -> IService:
 
     def hand_over() -> Deferred[Any]:
         pid_file = options.pid_file if will is None else will.pid_file
-        successor = Successor(reactor, options.command(), service.leave(), pid_file)
-        return service.hand_over(successor)
+        try:
+            successor = Successor(reactor, options.command(), service.leave(), pid_file)
+        except StateError as fault:
+            return not_handed_over(Failure(fault))
+        return service.hand_over(successor).addErrback(not_handed_over)
+
+    def not_handed_over(failure: Failure) -> Deferred[Any]:
+        service.keeps_on(failure.getErrorMessage())
+        return fail(failure)
 
     signals = Signals(reactor, service, options.read if options["config"] else None, hand_over)
 

@@ -373,10 +373,15 @@ class UpgradeTests(TestCase):
 
     async def test_not_ready(self) -> None:
         """
-        If the new process does not start, the old one says so and goes on.
+        If the new process does not start, the old one says so and goes on; so
+        does the command, and does not wait for one that will not come.
         """
         (self.state / "key.pem").write_text("no key")
-        os.kill(self.relay.program.pid, signal.SIGUSR2)
+        pid = self.relay.program.pid
+        for _ in range(2):
+            done = await run(self, *COMMAND, "upgrade", "--state", str(self.state))
+            self.assertEqual((done.code, done.out), (1, ""))
+            self.assertIn(f"the process {pid} goes on: the new process does not", done.err)
         await self.relay.program.wait_for("the new process does not take over.*goes on")
         await deferToThread(self.visit, self.relay.clients_port)
         self.assertEqual(self.facts()["pid"], self.relay.program.pid)

@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "Relay",
     "empty_directory",
     "free_port",
+    "free_row",
     "listening_ports",
     "missing_programs",
     "own_port",
@@ -59,7 +61,8 @@ _processes = cast(IReactorProcess, _reactor)
 OWN_PORTS = range(20000, 21000)
 """The ports of its own that a server may ask a relay for, by default."""
 
-_TEST_PORTS = range(21000, 32000)
+_TEST_PORTS = range(21000, 29000)
+_ROWS_OF_PORTS = range(29000, 32000)
 _PLACES = 8
 """
 Below what Linux gives to outgoing connections (32768 and up), so that no
@@ -104,23 +107,51 @@ def missing_programs(*names: str, variable: str = "RELAYTUNNEL_PROGRAMS") -> str
     return f"not installed here: {', '.join(missing)}" if missing else None
 
 
+_found_lately: deque[int] = deque(maxlen=32)
+
+
 def free_port(ports: Sequence[int] = _TEST_PORTS) -> int:
     """
-    Find a TCP port on which nobody listens, on any address of this machine.
+    Find a TCP port on which nobody listens, on any address of this machine,
+    and which was not found lately.
 
     @raise ProgramFailed: after 100 ports that were all taken.
     """
     # Each process of the tests looks in another place: between this look and
     # the moment when somebody listens there, another could find the same port.
     ours = ports[os.getpid() % _PLACES :: _PLACES]
-    for port in random.sample(ours, min(100, len(ours))):
+    for port in random.sample(ours, min(100 + len(_found_lately), len(ours))):
+        if port in _found_lately:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))
             except OSError:
                 continue
+            _found_lately.append(port)
             return port
     raise ProgramFailed(f"found no free port between {ports[0]} and {ports[-1]}")
+
+
+def free_row(count: int) -> int:
+    """
+    Find some ports in a row on which nobody listens on loopback.
+
+    @return: the first of them.
+    @raise ProgramFailed: after 100 rows in which somebody did.
+    """
+    size = len(_ROWS_OF_PORTS) // _PLACES
+    start = _ROWS_OF_PORTS.start + os.getpid() % _PLACES * size
+    for _ in range(100):
+        first = random.randrange(start, start + size - count)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise ProgramFailed(f"found no {count} free ports from {start} to {start + size - 1}")
 
 
 def own_port() -> int:

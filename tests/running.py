@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -59,7 +58,7 @@ from relaytunnel.wire.messages import (
     StandingRequest,
     Welcome,
 )
-from tests.processes import until
+from tests.processes import free_row, until
 
 __all__ = [
     "ANY_PORT",
@@ -114,15 +113,8 @@ def free_ports() -> PortRange:
     """
     Find some ports in a row on which nobody listens.
     """
-    while True:
-        first = random.randrange(21000, 31000)  # below the ephemeral ports
-        try:
-            for port in range(first, first + _PORTS):
-                with socket.socket() as probe:
-                    probe.bind((HOST, port))
-        except OSError:
-            continue
-        return PortRange(first, first + _PORTS - 1)
+    first = free_row(_PORTS)
+    return PortRange(first, first + _PORTS - 1)
 
 
 def request(host: str, path: str = "/") -> bytes:

@@ -8,16 +8,21 @@ side alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from relaytunnel.config.access import allowed
 from relaytunnel.config.endpoints import literal
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.wire.messages import Notify, Register, Withdraw
+from relaytunnel.wire.messages import SAME_ENDPOINT, Notify, Register, Withdraw
 
 __all__ = ["OwnServer", "Servers", "client_host", "registration"]
+
+
+_NO_USERS: Mapping[str, str] = MappingProxyType({})
+_SAME = (SAME_ENDPOINT,)
 
 
 @dataclass(slots=True)
@@ -32,7 +37,6 @@ class OwnServer:
         request said; nothing before it came.
     @ivar addresses: under which clients find it.
     @ivar target_address: the target's IP address and port, if it is one.
-    @ivar clients: how many clients it serves, by their address.
     @ivar users: the hashes of passwords by user name; empty means that none is
         asked for.
     """
@@ -43,35 +47,29 @@ class OwnServer:
     endpoints: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     target_address: tuple[str, int] | None = field(init=False)
-    clients: Counter[str] = field(default_factory=Counter)
-    users: dict[str, str] = field(init=False, repr=False)
+    users: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.target_address = literal(self.config.target)
-        self.users = dict(self.config.users)
+        self.users = dict(self.config.users) or _NO_USERS
 
-    def begin(self, notify: Notify) -> None:
+    def stand(self, endpoints: tuple[str, ...]) -> None:
         """
-        This client is being served.
+        The standing request is there.
         """
-        self.clients[client_host(notify)] += 1
-
-    def end(self, notify: Notify) -> None:
-        """
-        It is not any more.
-        """
-        host = client_host(notify)
-        self.clients[host] -= 1
-        if not self.clients[host]:
-            del self.clients[host]
+        # An agent may have thousands of servers, and most of them this.
+        self.endpoints = _SAME if endpoints == _SAME else endpoints
 
 
 class Servers:
     """
     The servers of this agent by connection ID.
+
+    @ivar clients: how many clients are served, by connection ID and address.
     """
 
     def __init__(self, configs: Iterable[ServerConfig] = ()) -> None:
+        self.clients: Counter[tuple[str, str]] = Counter()
         self._servers = {config.id: OwnServer(config) for config in configs}
 
     def __iter__(self) -> Iterator[OwnServer]:
@@ -91,11 +89,7 @@ class Servers:
         Publish one more server, or the same one anew; who is served there goes
         on to count.
         """
-        server = OwnServer(config)
-        before = self._servers.get(config.id)
-        if before is not None:
-            server.clients = before.clients
-        self._servers[config.id] = server
+        server = self._servers[config.id] = OwnServer(config)
         return server
 
     def remove(self, connection_id: str) -> None:
@@ -103,6 +97,21 @@ class Servers:
         Publish this one no more.
         """
         self._servers.pop(connection_id, None)
+
+    def begin(self, notify: Notify) -> None:
+        """
+        This client is being served.
+        """
+        self.clients[notify.connection_id, client_host(notify)] += 1
+
+    def end(self, notify: Notify) -> None:
+        """
+        It is not any more.
+        """
+        key = notify.connection_id, client_host(notify)
+        self.clients[key] -= 1
+        if not self.clients[key]:
+            del self.clients[key]
 
     def forget_relay(self) -> None:
         """
@@ -157,7 +166,7 @@ class Servers:
                 Code.NOT_ALLOWED, f"{notify.connection_id} is not open to clients from {host}"
             )
         most = server.config.sessions_per_client
-        if most and server.clients[host] >= most:
+        if most and self.clients[notify.connection_id, host] >= most:
             raise Rejection(
                 Code.BUSY, f"one client has {most} sessions of {notify.connection_id} at most"
             )

@@ -241,6 +241,7 @@ class AgentService(Service):
             checking.addCallback(compared).addErrback(failed)
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
+        self.state.servers.begin(notify)
         return ServedClient(self, notify, server).visit
 
     def relay_leaves(self) -> None:
@@ -252,8 +253,9 @@ class AgentService(Service):
         if self.control is not None:
             self.control.send(message)
 
-    def forget(self, session: int) -> None:
-        self.state.visits.pop(session, None)
+    def forget(self, notify: Notify) -> None:
+        self.state.servers.end(notify)
+        self.state.visits.pop(notify.session, None)
 
     # What a server asks of a running agent (S3)
 

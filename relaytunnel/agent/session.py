@@ -204,7 +204,7 @@ def _build() -> Callable[[_Core], _Stay]:
     def standing_request(stay: _Stay, core: _Core, message: StandingRequest) -> None:
         server = core.state.servers.get(message.connection_id)
         if server is not None and server.registered:
-            server.endpoints = message.endpoints
+            server.stand(message.endpoints)
             core.door.published(server)
 
     @pep614(Present.upon(_Stay.rejected).loop())

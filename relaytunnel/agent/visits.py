@@ -63,7 +63,7 @@ class Surroundings(Protocol):
     def send(self, message: Message) -> None:
         """Tell the relay, if the control channel stands."""
 
-    def forget(self, session: int) -> None:
+    def forget(self, notify: Notify) -> None:
         """The visit is over."""
 
 
@@ -88,7 +88,6 @@ class ServedClient:
         self._both_up = False
         self._dropped = False
         self.visit: AgentVisit = new_visit(self, around.deadlines, notify)
-        server.begin(notify)
 
     def accept(self) -> None:
         data = self._data_channel
@@ -334,8 +333,7 @@ class ServedClient:
             data.reset()
 
     def forget(self) -> None:
-        self._server.end(self._notify)
-        self._around.forget(self._notify.session)
+        self._around.forget(self._notify)
 
 
 _NOWHERE = ("::", 0)

@@ -358,7 +358,7 @@ class ShareTests(SynchronousTestCase):
         """
         for port in (5000, 5001):
             self.servers.check(a_notify(client=f"198.51.100.1:{port}"))
-            self.web.begin(a_notify(client=f"198.51.100.1:{port}"))
+            self.servers.begin(a_notify(client=f"198.51.100.1:{port}"))
         self.busy(a_notify(client="198.51.100.1:5002"))
         self.servers.check(a_notify(client="198.51.100.2:5002"))
 
@@ -366,8 +366,8 @@ class ShareTests(SynchronousTestCase):
         """
         An address in brackets is the same one.
         """
-        self.web.begin(a_notify(client="[2001:db8::7]:5000"))
-        self.web.begin(a_notify(client="2001:db8::7:5001"))
+        self.servers.begin(a_notify(client="[2001:db8::7]:5000"))
+        self.servers.begin(a_notify(client="2001:db8::7:5001"))
         self.busy(a_notify(client="[2001:db8::7]:5002"))
 
     def test_given_back(self) -> None:
@@ -376,23 +376,23 @@ class ShareTests(SynchronousTestCase):
         """
         notify = a_notify()
         for _ in range(2):
-            self.web.begin(notify)
+            self.servers.begin(notify)
         self.busy(notify)
-        self.web.end(notify)
+        self.servers.end(notify)
         self.servers.check(notify)
-        self.web.end(notify)
-        self.assertEqual(dict(self.web.clients), {})
+        self.servers.end(notify)
+        self.assertEqual(dict(self.servers.clients), {})
 
     def test_no_share(self) -> None:
         """
         Where there is no such limit a client may have as many as it likes.
         """
-        ssh = OwnServer(WEB)
+        self.servers.add(WEB).registered = True
         for _ in range(5):
-            ssh.begin(a_notify())
+            self.servers.begin(a_notify())
         for _ in range(5):
-            ssh.end(a_notify())
-        self.assertEqual(dict(ssh.clients), {})
+            self.servers.end(a_notify())
+        self.assertEqual(dict(self.servers.clients), {})
 
     def test_changed_meanwhile(self) -> None:
         """
@@ -401,16 +401,16 @@ class ShareTests(SynchronousTestCase):
         """
         free = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
         limited = self.web.config
-        before = self.servers.add(free)
+        self.servers.add(free)
         for _ in range(2):
-            before.begin(a_notify())
+            self.servers.begin(a_notify())
         self.web = self.servers.add(limited)
         self.web.registered, self.web.endpoints = True, (SAME_ENDPOINT,)
         self.busy(a_notify())
-        before.end(a_notify())
+        self.servers.end(a_notify())
         self.servers.check(a_notify())
-        before.end(a_notify())
-        self.assertEqual(dict(self.web.clients), {})
+        self.servers.end(a_notify())
+        self.assertEqual(dict(self.servers.clients), {})
 
     def test_not_allowed_first(self) -> None:
         """
@@ -424,6 +424,6 @@ class ShareTests(SynchronousTestCase):
         )
         server = self.servers.add(config)
         server.registered, server.endpoints = True, (SAME_ENDPOINT,)
-        server.begin(a_notify())
+        self.servers.begin(a_notify())
         rejection = self.assertRaises(Rejection, self.servers.check, a_notify())
         self.assertIs(rejection.code, Code.NOT_ALLOWED)

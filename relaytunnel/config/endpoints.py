@@ -10,6 +10,7 @@ endpoint is up to those who have a reactor.
 from __future__ import annotations
 
 import re
+import sys
 from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
@@ -156,7 +157,8 @@ def literal(text: str) -> tuple[str, int] | None:
         ip_address(host)
     except ValueError:
         return None
-    return (host, int(parts[1][1])) if "%" not in host else None
+    # The servers of an agent are often behind one address.
+    return (sys.intern(host), int(parts[1][1])) if "%" not in host else None
 
 
 def target(text: str) -> str:

@@ -249,6 +249,20 @@ class RelayService(Service):
         control.gone.addCallback(self._controls.discard)
         return control
 
+    def _announce(self) -> None:
+        facts = self.facts
+        self._log.info(
+            "the relay {name} is here: agents dial port {agents}, clients port {clients}",
+            name=facts.name,
+            agents=facts.agents,
+            clients=", ".join(map(str, facts.clients)),
+        )
+        if facts.name == "localhost":
+            self._log.info(
+                "it calls itself localhost, so only agents on this machine find it;"
+                " start it with --name and the name that others know it by"
+            )
+
     # From one process to the next
 
     def take_over(self) -> None:
@@ -305,20 +319,6 @@ class RelayService(Service):
             self._reactor, lambda: not (clients.splices or clients.present), limits.hand_over
         )
         yield self._draining
-
-    def _announce(self) -> None:
-        facts = self.facts
-        self._log.info(
-            "the relay {name} is here: agents dial port {agents}, clients port {clients}",
-            name=facts.name,
-            agents=facts.agents,
-            clients=", ".join(map(str, facts.clients)),
-        )
-        if facts.name == "localhost":
-            self._log.info(
-                "it calls itself localhost, so only agents on this machine find it;"
-                " start it with --name and the name that others know it by"
-            )
 
     def keeps_on(self, why: str) -> None:
         """

@@ -383,7 +383,7 @@ class FakeClientDoor:
 
     def __init__(self, script: Script, client: str = "203.0.113.9:50000") -> None:
         self.client = client
-        self.host = client.rpartition(":")[0]
+        self.host = self.source = client.rpartition(":")[0]
         self.came_to = ""
         self._script = script
 

@@ -16,6 +16,7 @@ from relaytunnel.config.access import allowed
 from relaytunnel.config.endpoints import literal
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.sources import IPV6_PREFIX, source_of
 from relaytunnel.wire.messages import SAME_ENDPOINT, Notify, Register, Withdraw
 
 __all__ = ["OwnServer", "Servers", "client_host", "registration"]
@@ -65,11 +66,18 @@ class Servers:
     """
     The servers of this agent by connection ID.
 
-    @ivar clients: how many clients are served, by connection ID and address.
+    @ivar clients: how many clients are served, by connection ID and source.
     """
 
-    def __init__(self, configs: Iterable[ServerConfig] = ()) -> None:
+    def __init__(
+        self, configs: Iterable[ServerConfig] = (), ipv6_prefix: int = IPV6_PREFIX
+    ) -> None:
+        """
+        @param ipv6_prefix: how many bits of an IPv6 address tell sources apart.
+        """
         self.clients: Counter[tuple[str, str]] = Counter()
+        self._ipv6_prefix = ipv6_prefix
+        self._counted: dict[int, tuple[str, str]] = {}
         self._servers = {config.id: OwnServer(config) for config in configs}
 
     def __iter__(self) -> Iterator[OwnServer]:
@@ -98,17 +106,32 @@ class Servers:
         """
         self._servers.pop(connection_id, None)
 
+    def use(self, ipv6_prefix: int) -> None:
+        """
+        Tell the sources of clients apart by so many bits of an IPv6 address
+        from now on; who is served counts as before.
+        """
+        self._ipv6_prefix = ipv6_prefix
+
+    def source(self, notify: Notify) -> str:
+        """
+        @return: what the client's address counts for.
+        """
+        return source_of(client_host(notify), self._ipv6_prefix)
+
     def begin(self, notify: Notify) -> None:
         """
         This client is being served.
         """
-        self.clients[notify.connection_id, client_host(notify)] += 1
+        key = notify.connection_id, self.source(notify)
+        self._counted[notify.session] = key
+        self.clients[key] += 1
 
     def end(self, notify: Notify) -> None:
         """
         It is not any more.
         """
-        key = notify.connection_id, client_host(notify)
+        key = self._counted.pop(notify.session)
         self.clients[key] -= 1
         if not self.clients[key]:
             del self.clients[key]
@@ -166,7 +189,7 @@ class Servers:
                 Code.NOT_ALLOWED, f"{notify.connection_id} is not open to clients from {host}"
             )
         most = server.config.sessions_per_client
-        if most and self.clients[notify.connection_id, host] >= most:
+        if most and self.clients[notify.connection_id, self.source(notify)] >= most:
             raise Rejection(
                 Code.BUSY, f"one client has {most} sessions of {notify.connection_id} at most"
             )

@@ -41,7 +41,7 @@ from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.control import RelayControl
 from relaytunnel.agent.local import listen_locally
-from relaytunnel.agent.servers import OwnServer, Servers, client_host, registration
+from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
@@ -94,7 +94,7 @@ class AgentService(Service):
             invitation.secret,
             time.time_ns() // 1000,
             f"relaytunnel {__version__}",
-            Servers(config.servers),
+            Servers(config.servers, config.limits.ipv6_prefix),
             Backoff(reactor.seconds, random.random),
         )
         self._config = config
@@ -233,7 +233,7 @@ class AgentService(Service):
 
         try:
             checking = self._passwords.check(
-                server.users, notify.user, notify.password, client_host(notify)
+                server.users, notify.user, notify.password, self.state.servers.source(notify)
             )
         except Rejection as rejection:
             done(rejection)
@@ -310,6 +310,7 @@ class AgentService(Service):
         if config.limits != before.limits:
             self.limits = config.limits
             self.channels.use(config.limits)
+            self.state.servers.use(config.limits.ipv6_prefix)
             changed.append("[limits]")
         wanted = {server.id: server for server in config.servers}
         had = {server.id: server for server in before.servers}

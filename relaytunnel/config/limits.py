@@ -14,6 +14,7 @@ import msgspec
 
 from relaytunnel.config.tables import given
 from relaytunnel.errors import ConfigError
+from relaytunnel.sources import IPV6_PREFIX
 
 __all__ = ["LIMIT_KEYS", "Limits"]
 
@@ -23,6 +24,7 @@ _Rate = Annotated[float, msgspec.Meta(ge=0.01, le=1_000_000)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 _CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 _Penalty = Annotated[float, msgspec.Meta(ge=0, le=86400)]
+_Prefix = Annotated[int, msgspec.Meta(ge=1, le=128)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)]
 
 
@@ -36,6 +38,8 @@ class Limits(
         of its bounds, and when C{dead} is not longer than C{ping}.
     """
 
+    ipv6_prefix: _Prefix = IPV6_PREFIX
+    """Bits of an IPv6 address that tell one source from another."""
     handshake: _Deadline = 5.0
     """From accept until the TLS handshake is done, in seconds."""
     authentication: _Deadline = 10.0
@@ -49,7 +53,7 @@ class Limits(
     balancer: _Deadline = 3.0
     """From accept until a balancer has said whose connection it is, in seconds."""
     arriving_per_client: _Count = 1024
-    """Clients of one address that have not said yet which server they want."""
+    """Clients of one source that have not said yet which server they want."""
     waiting: _Deadline = 10.0
     """How long a session waits for its data channel, and its ticket is good, in seconds."""
     waiting_per_server: _Count = 64
@@ -59,7 +63,7 @@ class Limits(
     waiting_per_relay: _Count = 1024
     """Sessions in the waiting room in all."""
     waiting_per_client: _Count = 16
-    """Sessions in the waiting room from one client address."""
+    """Sessions in the waiting room from one source."""
     held: _Size = 32768
     """Bytes of a waiting client that are kept before it is paused."""
     sessions_per_server: _Count = 1024
@@ -67,7 +71,7 @@ class Limits(
     sessions_per_agent: _Count = 4096
     """Running sessions of all servers of one agent."""
     sessions_per_client: _Count = 256
-    """Running sessions of one client address."""
+    """Running sessions of one source."""
     sessions_per_relay: _CountOrNone = 0
     """Sessions in all, running or waiting; 0 is what the descriptors are enough for."""
     servers_per_agent: _Count = 1024
@@ -103,7 +107,7 @@ class Limits(
     unauthenticated: _Count = 512
     """Connections to the agents' port that have not authenticated, in all."""
     unauthenticated_per_source: _Count = 16
-    """The same for one IPv4 address, or one /64 of IPv6."""
+    """The same for one source."""
     unauthenticated_early: _Count = 64
     """As many such connections as nobody is turned away for by chance."""
     penalty_auth: _Penalty = 5.0

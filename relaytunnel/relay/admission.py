@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address
 
 from relaytunnel.config.limits import Limits
+from relaytunnel.sources import source_of
 
-__all__ = ["Admission", "Newcomer", "source_of"]
+__all__ = ["Admission", "Newcomer"]
 
 _TOLERANCE = 15.0
 """Seconds of penalty for which nobody is turned away: a person may err thrice."""
@@ -37,23 +36,6 @@ _PERHAPS_BY_CLIENTS = frozenset({"handshake failed", "no such ticket"})
 """
 What an agent can be made to do by clients that go away while it dials.
 """
-
-
-@lru_cache(4096)
-def source_of(host: str) -> str:
-    """
-    @return: what a connection from this address counts for: an IPv4 address
-        itself, also one in IPv6 form, and the /64 of an IPv6 address.
-    """
-    if ":" not in host:
-        return host
-    try:
-        address = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 class _Memory:
@@ -262,7 +244,7 @@ class Admission:
         @param host: its address.
         @return: C{None} if it is to be hung up on.
         """
-        source = source_of(host)
+        source = source_of(host, self.limits.ipv6_prefix)
         known = self.knows(source)
         reason = self._refusal(source, known)
         if reason:

@@ -16,7 +16,6 @@ from relaytunnel.arrival import Login, Named, Prelude
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.interfaces import Lost
-from relaytunnel.relay.admission import source_of
 from relaytunnel.relay.finding import (
     ClientDirectory,
     Unnamed,
@@ -28,6 +27,7 @@ from relaytunnel.relay.prelude import PreludeExchange
 from relaytunnel.relay.registry import PublishedServer
 from relaytunnel.relay.visits import Visit
 from relaytunnel.relay.waiting import Place
+from relaytunnel.sources import source_of
 from relaytunnel.splice import SpliceReport
 from relaytunnel.steps import happened
 from relaytunnel.wire.proxied import Proxied
@@ -68,6 +68,7 @@ class ClientVisit:
         else:
             self.host = proxied.source[0]
             self.client = f"{self.host}:{proxied.source[1]}"
+        self.source = source_of(self.host, clients.limits.ipv6_prefix)
         self._visit = clients.visits.arrive(self)
         channel.holding.lost = self._left
         happened("S5", f"a client has connected from {self.client}")
@@ -97,7 +98,7 @@ class ClientVisit:
             that is known, if there is one.
         """
         clients = self._clients
-        source, most = source_of(self.host), clients.limits.arriving_per_client
+        source, most = self.source, clients.limits.arriving_per_client
         if clients.arriving[source] >= most:
             self._turn_away(Rejection(Code.BUSY, f"{most} clients from {source} are arriving"))
             return
@@ -153,7 +154,7 @@ class ClientVisit:
         """
         Whether those who have waited for the same agent fill the waiting room.
         """
-        return self._clients.visits.room.crowded(server, self.host)
+        return self._clients.visits.room.crowded(server, self.source)
 
     def _look_again(
         self,
@@ -222,7 +223,7 @@ class ClientVisit:
                 )
 
         checking = self._clients.passwords.check(
-            server.users, login.user, login.password, self.host
+            server.users, login.user, login.password, self.source
         )
         checking.addCallback(compared).addErrback(self._cannot_compare)
 
@@ -236,7 +237,7 @@ class ClientVisit:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
-            arriving, source = self._clients.arriving, source_of(self.host)
+            arriving, source = self._clients.arriving, self.source
             arriving[source] -= 1
             if not arriving[source]:
                 del arriving[source]

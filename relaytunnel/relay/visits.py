@@ -38,12 +38,14 @@ class ClientDoor(Protocol):
 
     @ivar client: the client's C{host:port}.
     @ivar host: its address alone.
+    @ivar source: what that counts for, see L{relaytunnel.sources}.
     @ivar came_to: the relay's address that it connected to, for a server that
         wants to know.
     """
 
     client: str
     host: str
+    source: str
     came_to: str
 
     def tell(self, failing: Failing) -> None:
@@ -263,7 +265,7 @@ class Visits:
         try:
             check_access(server, door.host)
             self._check_rights(server)
-            place = self.room.enter(visit, server, door.host)
+            place = self.room.enter(visit, server, door.source)
         except Rejection as rejection:
             self.turn_away(visit, rejection)
         else:

@@ -180,7 +180,7 @@ class WaitingRoom(Generic[V]):
         """
         A client has come for this server (S6).
 
-        @param client: the client's address without its port.
+        @param client: what the client's address counts for.
         @raise Rejection: a limit is reached, and which.
         """
         limits = self._limits

@@ -28,12 +28,13 @@ def a_notify(
     connection_id: str = "web",
     client: str = "198.51.100.1:5000",
     endpoint: str = SAME_ENDPOINT,
+    session: int = 1,
 ) -> Notify:
     """
     Make what the relay says of a client.
     """
     return Notify(
-        session=1,
+        session=session,
         connection_id=connection_id,
         ticket=bytes(TICKET_BYTES),
         client=client,
@@ -358,7 +359,7 @@ class ShareTests(SynchronousTestCase):
         """
         for port in (5000, 5001):
             self.servers.check(a_notify(client=f"198.51.100.1:{port}"))
-            self.servers.begin(a_notify(client=f"198.51.100.1:{port}"))
+            self.servers.begin(a_notify(client=f"198.51.100.1:{port}", session=port))
         self.busy(a_notify(client="198.51.100.1:5002"))
         self.servers.check(a_notify(client="198.51.100.2:5002"))
 
@@ -366,21 +367,48 @@ class ShareTests(SynchronousTestCase):
         """
         An address in brackets is the same one.
         """
-        self.servers.begin(a_notify(client="[2001:db8::7]:5000"))
-        self.servers.begin(a_notify(client="2001:db8::7:5001"))
+        self.servers.begin(a_notify(client="[2001:db8::7]:5000", session=1))
+        self.servers.begin(a_notify(client="2001:db8::7:5001", session=2))
         self.busy(a_notify(client="[2001:db8::7]:5002"))
+
+    def test_network(self) -> None:
+        """
+        The addresses of one IPv6 network have one share.
+        """
+        self.servers.begin(a_notify(client="2001:db8::1:5000", session=1))
+        self.servers.begin(a_notify(client="2001:db8::ffff:2:5000", session=2))
+        self.busy(a_notify(client="2001:db8::3:5000"))
+        self.servers.check(a_notify(client="2001:db8:0:1::3:5000"))
+
+    def test_other_networks(self) -> None:
+        """
+        Networks may be told apart otherwise from now on: who is served is
+        given back to those that it was counted for.
+        """
+        served = [a_notify(client=f"2001:db8:0:{n}::1:5000", session=n) for n in (1, 2)]
+        for notify in served:
+            self.servers.begin(notify)
+        self.servers.use(48)
+        more = [a_notify(client=f"2001:db8:0:{n}::1:5000", session=n) for n in (3, 4)]
+        for notify in more:
+            self.servers.check(notify)
+            self.servers.begin(notify)
+        self.busy(a_notify(client="2001:db8:0:5::1:5000"))
+        for notify in served + more:
+            self.servers.end(notify)
+        self.assertEqual(dict(self.servers.clients), {})
 
     def test_given_back(self) -> None:
         """
         One that is over makes room, and nothing is kept of who has none.
         """
-        notify = a_notify()
-        for _ in range(2):
-            self.servers.begin(notify)
-        self.busy(notify)
-        self.servers.end(notify)
-        self.servers.check(notify)
-        self.servers.end(notify)
+        first, second = a_notify(session=1), a_notify(session=2)
+        self.servers.begin(first)
+        self.servers.begin(second)
+        self.busy(a_notify(session=3))
+        self.servers.end(first)
+        self.servers.check(a_notify(session=3))
+        self.servers.end(second)
         self.assertEqual(dict(self.servers.clients), {})
 
     def test_no_share(self) -> None:
@@ -388,10 +416,10 @@ class ShareTests(SynchronousTestCase):
         Where there is no such limit a client may have as many as it likes.
         """
         self.servers.add(WEB).registered = True
-        for _ in range(5):
-            self.servers.begin(a_notify())
-        for _ in range(5):
-            self.servers.end(a_notify())
+        for session in range(5):
+            self.servers.begin(a_notify(session=session))
+        for session in range(5):
+            self.servers.end(a_notify(session=session))
         self.assertEqual(dict(self.servers.clients), {})
 
     def test_changed_meanwhile(self) -> None:
@@ -402,14 +430,14 @@ class ShareTests(SynchronousTestCase):
         free = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
         limited = self.web.config
         self.servers.add(free)
-        for _ in range(2):
-            self.servers.begin(a_notify())
+        for session in (1, 2):
+            self.servers.begin(a_notify(session=session))
         self.web = self.servers.add(limited)
         self.web.registered, self.web.endpoints = True, (SAME_ENDPOINT,)
         self.busy(a_notify())
-        self.servers.end(a_notify())
+        self.servers.end(a_notify(session=1))
         self.servers.check(a_notify())
-        self.servers.end(a_notify())
+        self.servers.end(a_notify(session=2))
         self.assertEqual(dict(self.servers.clients), {})
 
     def test_not_allowed_first(self) -> None:

@@ -4,10 +4,9 @@ Who may connect to the agents' port: counts, chance, penalties.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,54 +21,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.relay import admission as admission_module
-from relaytunnel.relay.admission import Admission, Newcomer, source_of
+from relaytunnel.relay.admission import Admission, Newcomer
+from relaytunnel.sources import source_of
 
 HOME = "192.0.2.1"
 OTHER = "198.51.100.1"
-
-
-class SourceTests(SynchronousTestCase):
-    """
-    What a connection counts for.
-    """
-
-    def test_ipv4(self) -> None:
-        """
-        An IPv4 address counts for itself.
-        """
-        self.assertEqual(source_of("192.0.2.1"), "192.0.2.1")
-
-    def test_ipv6(self) -> None:
-        """
-        An IPv6 address counts for its /64, however it is written.
-        """
-        for host in ("2001:db8::1", "2001:DB8:0:0:ffff::2", "2001:db8::3%eth0"):
-            self.assertEqual(source_of(host), "2001:db8::/64")
-        self.assertEqual(source_of("2001:db8:0:1::1"), "2001:db8:0:1::/64")
-
-    def test_mapped(self) -> None:
-        """
-        An IPv4 address in IPv6 form is one of IPv4.
-        """
-        self.assertEqual(source_of("::ffff:192.0.2.1"), "192.0.2.1")
-
-    @settings(deadline=None, max_examples=100)
-    @given(st.ip_addresses(v=6), st.integers(0, (1 << 64) - 1))
-    def test_neighbours(self, address: IPv6Address, low: int) -> None:
-        """
-        All of a /64 count for the same.
-        """
-        whole = int(address) >> 64 << 64
-        if whole:  # in the first one there are addresses of IPv4
-            neighbour = IPv6Address(whole | low)
-            self.assertEqual(source_of(str(address)), source_of(str(neighbour)))
-
-    def test_no_address(self) -> None:
-        """
-        What is no address, as of a UNIX socket, counts for itself.
-        """
-        for host in ("", "a name", "a:b"):
-            self.assertEqual(source_of(host), host)
 
 
 class AdmissionCase(SynchronousTestCase):

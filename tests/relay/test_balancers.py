@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from twisted.internet.task import deferLater
 
 from relaytunnel.config import ClientPort
@@ -52,6 +54,69 @@ class BalancedCase(RunningCase):
         data = await self.raw_data(relay, notify.ticket)
         await data.hears(b"\r\n\r\n")
         return notify, data.received
+
+
+class SourceTests(BalancedCase):
+    """
+    Clients are counted by the source that the header says.
+    """
+
+    def header(self, *host: str) -> bytes:
+        return b"".join(proxy_header("v2", (each, 50000), DESTINATION) for each in host)
+
+    async def test_sessions_of_a_server(self) -> None:
+        """
+        The sessions of a server that one client may have are those of its
+        IPv6 network, at the relay.
+        """
+        relay = self.balanced()
+        control = await self.raw_agent(relay, Register(connection_id="web", sessions_per_client=1))
+        await self.notified(relay, control, self.header("2001:db8::1"), request("web"))
+        client = await self.client(relay, self.header("2001:db8::2") + request("web"))
+        self.assertIn(b"one client has 1 sessions", await client.end_of_all())
+        await self.notified(relay, control, self.header("2001:db8:0:1::1"), request("web"))
+
+    async def test_sessions_at_the_agent(self) -> None:
+        """
+        And at the agent, which does not rely on the relay for that.
+        """
+        relay = self.balanced()
+        server = self.server("web", self.target().address, sessions_per_client=1)
+        await self.start_agent(relay, server)
+        relay.registry.servers["web"].sessions_per_client = 0
+        first = await self.client(relay, self.header("2001:db8::1") + request("web"))
+        await eventually(lambda: relay.clients.splices, "it is served")
+        client = await self.client(relay, self.header("2001:db8::2") + request("web"))
+        self.assertIn(b"one client has 1 sessions", await client.end_of_all())
+        self.assertIsNone(first.lost)
+
+    async def test_sessions_of_a_client(self) -> None:
+        """
+        So are the sessions that one client may have at the relay, and the
+        network may be a larger one.
+        """
+        relay = self.balanced({"sessions_per_client": 1, "ipv6_prefix": 48})
+        control = await self.raw_agent(relay, WEB)
+        await self.notified(relay, control, self.header("2001:db8::1"), request("web"))
+        client = await self.client(relay, self.header("2001:db8:0:1::1") + request("web"))
+        self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 503 "))
+        await self.notified(relay, control, self.header("2001:db8:1::1"), request("web"))
+
+    async def test_arriving(self) -> None:
+        """
+        So are the clients that have named no server, also when the network
+        changes meanwhile.
+        """
+        relay = self.balanced({"arriving_per_client": 2})
+        arriving = [await self.client(relay, self.header(f"2001:db8::{n}")) for n in (1, 2)]
+        await eventually(lambda: relay.clients.arriving["2001:db8::/64"] == 2, "both are there")
+        third = await self.client(relay, self.header("2001:db8::3"))
+        await third.is_reset()
+        limits = replace(relay.config.limits, ipv6_prefix=128)
+        relay.reload(replace(relay.config, limits=limits))
+        for client in arriving:
+            client.reset()
+        await eventually(lambda: not relay.clients.arriving, "none is there")
 
 
 class HeaderTests(BalancedCase):

@@ -49,6 +49,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.inviting": 4,
     "relaytunnel.relay.listener": 4,
     "relaytunnel.relay.listening": 4,
+    "relaytunnel.relay.locking": 4,
     "relaytunnel.relay.prelude": 4,
     "relaytunnel.relay.rechecking": 4,
     "relaytunnel.relay.reloading": 4,

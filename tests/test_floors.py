@@ -62,6 +62,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.agent.visits": 4,
     "relaytunnel.admin": 4,
     "relaytunnel.draining": 4,
+    "relaytunnel.__main__": 5,
     "relaytunnel.tap": 5,
     "relaytunnel.cli": 5,
     "relaytunnel.commands": 5,

@@ -704,8 +704,10 @@ class RunningCase(TestCase):
 
     # Clients and servers
 
-    async def _dial(self, protocol: Protocol, port: int, tls: AgentTLS | None = None) -> None:
-        endpoint: Any = TCP4ClientEndpoint(reactor, HOST, port, timeout=5)
+    async def _dial(
+        self, protocol: Protocol, port: int, tls: AgentTLS | None = None, source: str = HOST
+    ) -> None:
+        endpoint: Any = TCP4ClientEndpoint(reactor, HOST, port, timeout=5, bindAddress=(source, 0))
         if tls is not None:
             endpoint = wrapClientTLS(tls, endpoint)
         await endpoint.connect(_Once(protocol))
@@ -716,19 +718,19 @@ class RunningCase(TestCase):
         if protocol.lost is None:
             protocol.transport.abortConnection()
 
-    async def dial(self, port: int) -> Peer:
+    async def dial(self, port: int, source: str = HOST) -> Peer:
         """
         Connect to a port of loopback.
         """
         peer = Peer()
-        await self._dial(peer, port)
+        await self._dial(peer, port, source=source)
         return peer
 
-    async def client(self, relay: RelayService, said: bytes = b"") -> Peer:
+    async def client(self, relay: RelayService, said: bytes = b"", source: str = HOST) -> Peer:
         """
         Come to the relay's shared port as a client, and say this.
         """
-        peer = await self.dial(relay.facts.clients[0])
+        peer = await self.dial(relay.facts.clients[0], source)
         peer.say(said)
         return peer
 

@@ -25,6 +25,8 @@ FLOORS: dict[str, int] = {
     "relaytunnel.config": 1,
     "relaytunnel.relay": 2,
     "relaytunnel.relay.admission": 2,
+    "relaytunnel.relay.fairqueue": 2,
+    "relaytunnel.relay.rates": 2,
     "relaytunnel.relay.registry": 2,
     "relaytunnel.relay.waiting": 2,
     "relaytunnel.relay.publishing": 2,

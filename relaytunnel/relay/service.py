@@ -310,7 +310,8 @@ class RelayService(Service):
 
         Nobody is refused meanwhile: who connects waits in the kernel's queue
         until the other process accepts.  Clients that have come already are
-        served, for a moment; then the agents are sent to the other process.
+        served, for a moment, and those that are queued until it was their turn; then
+        the agents are sent to the other process.
 
         @return: a Deferred that fires when nothing runs here any more; fails
             with L{StateError} if the other does not take over, and all is as
@@ -321,6 +322,7 @@ class RelayService(Service):
         self.listeners.pause(agents=False)
         try:
             yield quiet(self._reactor, lambda: not clients.present, _SERVED_WITHIN)
+            yield quiet(self._reactor, lambda: not self.visits.room.queued, limits.waiting)
             self.listeners.pause(agents=True)
             successor.go()
             yield successor.accepting

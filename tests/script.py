@@ -629,7 +629,7 @@ class FakeRelayDoor:
     def authenticated(self, ping: float) -> None:
         self._ping = ping
 
-    def welcomed(self, relay: str) -> None:
+    def welcomed(self, relay: str, releases: bool) -> None:
         self._script.record(IsIn(relay, self._ping, self._name))
 
     def denied(self, code: str, reason: str) -> None:

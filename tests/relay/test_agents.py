@@ -48,7 +48,7 @@ from tests.script import (
 )
 
 HELLO = Hello(version=1, agent="office", secret="s3cret", epoch=5, software="agent 1")
-WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0)
+WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True)
 RIGHTS = Rights(("web", "*.office"), ((20000, 20002),))
 
 OUT_OF_TURN: tuple[Message, ...] = (
@@ -262,7 +262,11 @@ class CheckingTests(RelayTestCase):
             self.script
             >> self.stay.known(RIGHTS)
             << LetsIn(15.0)
-            << RelaySays(Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0))
+            << RelaySays(
+                Welcome(
+                    relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True
+                )
+            )
         )
         agent = self.registry.agents["office"]
         self.assertEqual((agent.epoch, agent.peer), (5, "198.51.100.7:40000"))

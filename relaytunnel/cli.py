@@ -34,16 +34,12 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the command; without one, print what there is.
+    Run the command.
 
     @return: the exit code: 0, or 1 with the reason on standard error; wrong
         usage ends with 2.
     """
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
-    if parsed.run is None:
-        parser.print_help()
-        return 0
+    parsed = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
         return run(parsed)
@@ -63,8 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         " are 'twistd relay' and 'twistd agent'.",
     )
     parser.add_argument("--version", action="version", version=f"relaytunnel {__version__}")
-    parser.set_defaults(run=None)
-    names = parser.add_subparsers(metavar="COMMAND")
+    names = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = names.add_parser(
         "demo",

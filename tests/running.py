@@ -704,10 +704,12 @@ class RunningCase(TestCase):
 
     # Clients and servers
 
-    async def _dial(
-        self, protocol: Protocol, port: int, tls: AgentTLS | None = None, source: str = HOST
-    ) -> None:
-        endpoint: Any = TCP4ClientEndpoint(reactor, HOST, port, timeout=5, bindAddress=(source, 0))
+    source: str | None = None
+    """The address of loopback to connect from, where a test needs one of its own."""
+
+    async def _dial(self, protocol: Protocol, port: int, tls: AgentTLS | None = None) -> None:
+        own = None if self.source is None else (self.source, 0)
+        endpoint: Any = TCP4ClientEndpoint(reactor, HOST, port, timeout=5, bindAddress=own)
         if tls is not None:
             endpoint = wrapClientTLS(tls, endpoint)
         await endpoint.connect(_Once(protocol))
@@ -718,19 +720,19 @@ class RunningCase(TestCase):
         if protocol.lost is None:
             protocol.transport.abortConnection()
 
-    async def dial(self, port: int, source: str = HOST) -> Peer:
+    async def dial(self, port: int) -> Peer:
         """
         Connect to a port of loopback.
         """
         peer = Peer()
-        await self._dial(peer, port, source=source)
+        await self._dial(peer, port)
         return peer
 
-    async def client(self, relay: RelayService, said: bytes = b"", source: str = HOST) -> Peer:
+    async def client(self, relay: RelayService, said: bytes = b"") -> Peer:
         """
         Come to the relay's shared port as a client, and say this.
         """
-        peer = await self.dial(relay.facts.clients[0], source)
+        peer = await self.dial(relay.facts.clients[0])
         peer.say(said)
         return peer
 

@@ -66,7 +66,6 @@ __all__ = [
     "LetsIn",
     "NotPublished",
     "OpensPort",
-    "Pauses",
     "Published",
     "Refuses",
     "RelaySays",
@@ -342,16 +341,6 @@ class Tells:
 
 
 @dataclass(frozen=True)
-class Pauses:
-    """
-    A client is read no more for a while, or again.
-    """
-
-    client: str
-    paused: bool
-
-
-@dataclass(frozen=True)
 class Joins:
     """
     A client channel and a data channel are joined.
@@ -396,12 +385,7 @@ class FakeClientDoor:
         self.client = client
         self.host = self.source = client.rpartition(":")[0]
         self.came_to = ""
-        self.many = False
-        self.held = 0
         self._script = script
-
-    def hold(self, paused: bool) -> None:
-        self._script.record(Pauses(self.client, paused))
 
     def tell(self, failing: Failing) -> None:
         self._script.record(Tells(self.client, failing))
@@ -524,6 +508,15 @@ class Compares:
 
 
 @dataclass(frozen=True)
+class StopsComparing:
+    """
+    Nobody waits any more for the answer to that.
+    """
+
+    session: int
+
+
+@dataclass(frozen=True)
 class Begins:
     """
     The agent begins to serve a client.
@@ -629,7 +622,7 @@ class FakeRelayDoor:
     def authenticated(self, ping: float) -> None:
         self._ping = ping
 
-    def welcomed(self, relay: str, releases: bool) -> None:
+    def welcomed(self, relay: str) -> None:
         self._script.record(IsIn(relay, self._ping, self._name))
 
     def denied(self, code: str, reason: str) -> None:
@@ -646,6 +639,9 @@ class FakeRelayDoor:
     ) -> None:
         self._script.record(Compares(notify.user, notify.password))
         self.compared = done
+
+    def stop_comparing(self, session: int) -> None:
+        self._script.record(StopsComparing(session))
 
     def visit(self, notify: Notify, server: OwnServer) -> Any:
         return FakeAgentVisit(self._script, notify)

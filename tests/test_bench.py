@@ -160,6 +160,18 @@ class CommandTests(_Bench):
         self.assertEqual(code, 0, err)
         self.assertRegex(out.decode(), r"resumed / anew: \d\.\d\d")
 
+    async def test_logins(self) -> None:
+        """
+        Logins beside clients who guess are measured, a few of them here; how
+        long they take is no question of this test.
+        """
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, ["-m", "bench.logins", "--logins", "4"], env=None, path=str(ROOT)
+        )
+        self.assertIn(code, (0, 1), err)
+        self.assertRegex(out.decode(), r"under attack, a wrong password +p50 +\d+\.\d+ s")
+        self.assertRegex(out.decode(), r"SIGTERM is obeyed within +\d+\.\d+ s")
+
     async def test_no_such_row(self) -> None:
         """
         A name that there is not is told with those that there are.

@@ -96,7 +96,7 @@ from tests.script import (
 )
 
 RIGHTS = Rights(("*",), ((20000, 20003),))
-WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True)
+WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0)
 REQUEST = b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n"
 CLIENT = "203.0.113.9:50000"
 REFUSED = Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")
@@ -456,7 +456,7 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.visits,
             self.engine,
             Finder(self.relay.registry, {"relay.example"}),
-            Passwords(None, self.clock.seconds),  # type: ignore[arg-type]  # nobody needs one
+            Passwords(None, self.clock),  # type: ignore[arg-type]  # nobody needs one
         )
         self.addCleanup(self.clients.journal.close)
         self.channels: list[FakeChannel] = []

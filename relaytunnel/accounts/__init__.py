@@ -10,7 +10,7 @@ from __future__ import annotations
 from relaytunnel.accounts.combined import CombinedAccounts
 from relaytunnel.accounts.database import DatabaseAccounts
 from relaytunnel.accounts.file import FileAccounts
-from relaytunnel.accounts.model import Account, IAccounts, Rights, Verdict
+from relaytunnel.accounts.model import Account, IAccounts, Origin, Rights, Verdict
 from relaytunnel.accounts.secrets import hash_chosen, hash_generated, new_secret, verify
 from relaytunnel.accounts.store import AccountStore
 
@@ -21,6 +21,7 @@ __all__ = [
     "DatabaseAccounts",
     "FileAccounts",
     "IAccounts",
+    "Origin",
     "Rights",
     "Verdict",
     "hash_chosen",

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from twisted.internet.defer import Deferred
 
 from relaytunnel.accounts.file import FileAccounts, by_name
-from relaytunnel.accounts.model import Account, IAccounts, Rights
+from relaytunnel.accounts.model import ANYWHERE, Account, IAccounts, Origin, Rights
 
 __all__ = ["CombinedAccounts", "FileAccounts"]
 
@@ -40,20 +40,22 @@ class CombinedAccounts:
         self._file = file
         self._reloads += 1
 
-    def authenticate(self, agent: str, secret: str) -> Deferred[Account | None]:
+    def authenticate(
+        self, agent: str, secret: str, origin: Origin = ANYWHERE
+    ) -> Deferred[Account | None]:
         """
         See L{IAccounts.authenticate}.
         """
-        return Deferred.fromCoroutine(self._authenticate(agent, secret))
+        return Deferred.fromCoroutine(self._authenticate(agent, secret, origin))
 
-    async def _authenticate(self, agent: str, secret: str) -> Account | None:
+    async def _authenticate(self, agent: str, secret: str, origin: Origin) -> Account | None:
         if agent not in self._file:
-            account = await self._database.authenticate(agent, secret)
+            account = await self._database.authenticate(agent, secret, origin)
             if account is not None:
                 return account
         # Whoever is turned down waits as long as for a wrong secret of the
         # file, or time would tell which names stand there.
-        return await self._file.authenticate(agent, secret)
+        return await self._file.authenticate(agent, secret, origin)
 
     def rights(self, agent: str) -> Deferred[Rights | None]:
         """

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
 
 from zope.interface import implementer
 
@@ -19,16 +18,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from relaytunnel.accounts.model import Account, IAccounts, Rights
+from relaytunnel.accounts.model import ANYWHERE, Account, IAccounts, Origin, Rights
 from relaytunnel.accounts.store import BUSY_TIMEOUT, AccountStore
 from relaytunnel.accounts.threads import Threads
 
 __all__ = ["DatabaseAccounts"]
 
 _AT_MOST = 2
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @implementer(IAccounts)
@@ -78,18 +74,11 @@ class DatabaseAccounts:
             opened, failed
         )
 
-    def run(
-        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
-    ) -> Deferred[_T]:
+    def authenticate(
+        self, agent: str, secret: str, origin: Origin = ANYWHERE
+    ) -> Deferred[Account | None]:
         """
-        Call something else that blocks in one of the threads: the slow checks
-        of L{FileAccounts<relaytunnel.accounts.file.FileAccounts>}.
-        """
-        return self._threads.run(function, *args, **kwargs)
-
-    def authenticate(self, agent: str, secret: str) -> Deferred[Account | None]:
-        """
-        See L{IAccounts.authenticate}.
+        See L{IAccounts.authenticate}; no check here takes long.
         """
         return self._threads.run(self._store.authenticate, agent, secret)
 

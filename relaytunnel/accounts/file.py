@@ -12,17 +12,22 @@ from typing import Any, Protocol
 
 from zope.interface import implementer
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
-from relaytunnel.accounts.model import Account, IAccounts, Rights
+from relaytunnel.accounts.model import ANYWHERE, Account, IAccounts, Origin, Rights
 from relaytunnel.accounts.secrets import is_slow, unmatched, verify
-from relaytunnel.accounts.threads import shielded
 from relaytunnel.errors import AccountError
 
 __all__ = ["FileAccounts", "FileEntry", "Run", "by_name"]
 
 Run = Callable[..., Deferred[Any]]
-"""Calls a function with its arguments in a thread, as C{deferToThread} does."""
+"""
+Calls a function with its arguments in a thread, when the turn of a lane has
+come, as L{Hashing.run<relaytunnel.accounts.hashing.Hashing.run>} does.
+"""
+
+_GROUP = ("", "")
+"""No agent and no server has this for its ID: the lanes of those who come to be agents."""
 
 
 class FileEntry(Protocol):
@@ -66,17 +71,13 @@ class FileAccounts:
         entries: Iterable[FileEntry],
         run: Run,
         created: float = 0.0,
-        at_once: int = 1,
     ) -> None:
         """
         @param run: where slow checks are done.
         @param created: when the file was read, in seconds since the epoch.
-        @param at_once: how many slow checks may run, each with 128 MiB.  In
-            threads that are shared with a database, less than there are.
         @raise AccountError: for an entry that can never be used, with its name.
         """
         self._run = run
-        self._turns = DeferredSemaphore(at_once)
         self._accounts: dict[str, Account] = {}
         self._hashes: dict[str, str] = {}
         # Agents that do not exist are checked as slowly as one that does.
@@ -99,10 +100,11 @@ class FileAccounts:
     def __contains__(self, agent: object) -> bool:
         return agent in self._accounts
 
-    def authenticate(self, agent: str, secret: str) -> Deferred[Account | None]:
+    def authenticate(
+        self, agent: str, secret: str, origin: Origin = ANYWHERE
+    ) -> Deferred[Account | None]:
         """
-        See L{IAccounts.authenticate}.  Cancel it when nobody waits any more: a
-        check that has not begun is then not done.
+        See L{IAccounts.authenticate}.
         """
         stored = self._hashes.get(agent, self._nobody)
         if stored is None:
@@ -113,24 +115,8 @@ class FileAccounts:
 
         if not is_slow(stored):
             return succeed(judge(verify(secret, stored)))
-        return (
-            self._turns.acquire()
-            .addCallback(lambda _: self._check(secret, stored))
-            .addCallback(judge)
-        )
-
-    def _check(self, secret: str, stored: str) -> Deferred[bool]:
-        """
-        Do a slow check, for which a turn was taken.  The turn is given back
-        when the thread is done, even if nobody waits for it.
-        """
-
-        def over(result: bool) -> bool:
-            self._turns.release()
-            return result
-
-        work: Deferred[bool] = self._run(verify, secret, stored)
-        return shielded(work.addBoth(over))
+        lane = (*_GROUP, *origin)
+        return maybeDeferred(self._run, lane, verify, secret, stored).addCallback(judge)
 
     def rights(self, agent: str) -> Deferred[Rights | None]:
         """

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from relaytunnel.errors import AccountError
 
-__all__ = ["Account", "IAccounts", "Rights", "Verdict", "agent_fault"]
+__all__ = ["ANYWHERE", "Account", "IAccounts", "Origin", "Rights", "Verdict", "agent_fault"]
 
 _LONGEST_AGENT = 255
 _LAST_PORT = 65535
@@ -122,6 +122,12 @@ class Account:
 # The account that was proven, or None, which does not say what was wrong.
 Verdict = Account | None
 
+Origin = tuple[str, str]
+"""Where a secret was given: a class of sources, and the source."""
+
+ANYWHERE: Origin = ("", "")
+"""The origin of what is asked in the relay's own name."""
+
 
 class IAccounts(Interface):
     """
@@ -129,14 +135,17 @@ class IAccounts(Interface):
     L{AccountError} when the accounts cannot be read or changed.
     """
 
-    def authenticate(agent: str, secret: str) -> Deferred[Verdict]:
+    def authenticate(agent: str, secret: str, origin: Origin) -> Deferred[Verdict]:
         """
         Check what an agent says of itself (S2).
 
         The first use of a rotated secret ends the one before it.
 
+        @param origin: who takes turns where a check takes long.
         @return: its account; L{None} for an unknown or revoked agent and for
-            a wrong secret, all after the same work.
+            a wrong secret, all after the same work.  Cancelled, a check that
+            has not begun is not done.  Fails with L{Rejection} if there are
+            too many.
         """
 
     def rights(agent: str) -> Deferred[Rights | None]:

@@ -31,7 +31,7 @@ class Home(Protocol):
     The agent behind the control channel.
     """
 
-    def online(self, control: RelayControl, relay: str, releases: bool) -> None:
+    def online(self, control: RelayControl, relay: str) -> None:
         """S2: the relay let us in."""
 
     def offline(self, control: RelayControl, reason: str) -> None:
@@ -50,6 +50,9 @@ class Home(Protocol):
         self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
     ) -> None:
         """S8: say whether the client's password is right, now or later."""
+
+    def stop_comparing(self, session: int) -> None:
+        """Nobody waits for that any more; no answer comes."""
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
@@ -75,6 +78,7 @@ class RelayControl(ControlChannel):
         self.published = home.published
         self.not_published = home.not_published
         self.compare = home.compare
+        self.stop_comparing = home.stop_comparing
         self.visit = home.visit
         self.relay_leaves = home.relay_leaves
 
@@ -90,11 +94,11 @@ class RelayControl(ControlChannel):
             return
         self.session.connected()
 
-    def welcomed(self, relay: str, releases: bool) -> None:
+    def welcomed(self, relay: str) -> None:
         """
         S2
         """
-        self._home.online(self, relay, releases)
+        self._home.online(self, relay)
 
     def authenticated(self, ping: float) -> None:
         self._disarm()

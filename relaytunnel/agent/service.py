@@ -15,7 +15,7 @@ from zope.interface import implementer
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.address import IPv6Address
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -35,8 +35,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel import __version__
+from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.accounts.passwords import Passwords
-from relaytunnel.accounts.threads import Threads
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.control import RelayControl
@@ -62,7 +62,6 @@ __all__ = ["AgentService"]
 
 _REGISTER_AGAIN = 30.0
 _GOODBYE = 1.0
-_PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
 
 
 class AgentService(Service):
@@ -101,6 +100,7 @@ class AgentService(Service):
         self._invitation = invitation
         self._local_path = config.local
         self._asked: dict[str, list[Deferred[OwnServer]]] = {}
+        self._compared: dict[int, Deferred[Any]] = {}
         self._tls = AgentTLS(invitation.host, CONTROL, invitation.pin, config.ca)
         self._data_tls = AgentTLS(invitation.host, DATA, invitation.pin, config.ca)
         self._current: RelayControl | None = None
@@ -117,8 +117,8 @@ class AgentService(Service):
         self.edges = EdgeWatch(self.reactor)
         self.journal = Journal(self.reactor, Logger())
         self.deadlines = Deadlines(self.reactor)
-        self._threads = Threads(self.reactor, _PASSWORD_THREADS, "passwords")
-        self._passwords = Passwords(self._threads, self.reactor.seconds)
+        self._hashing = Hashing(hashing_threads(self.reactor))
+        self._passwords = Passwords(self._hashing, self.reactor)
         self.engine = best_engine(self.edges)
         relay = HostnameEndpoint(
             self.reactor,
@@ -145,9 +145,8 @@ class AgentService(Service):
 
     # What the control channel says
 
-    def online(self, control: RelayControl, relay: str, releases: bool) -> None:
+    def online(self, control: RelayControl, relay: str) -> None:
         self.control = control
-        self.channels.releases = releases
         # The very address that answered: behind one name there may be several
         # relays, and only this one knows the tickets.
         address: Any = control.transport.getPeer()  # type: ignore[union-attr]
@@ -224,22 +223,40 @@ class AgentService(Service):
         self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
     ) -> None:
         def compared(right: bool) -> None:
+            del self._compared[notify.session]
             wrong = Rejection(Code.LOGIN_NEEDED, "the user name or the password is wrong")
             done(None if right else wrong)
 
         def failed(failure: Failure) -> None:
+            if failure.check(CancelledError):
+                return
+            self._compared.pop(notify.session, None)
+            if isinstance(failure.value, Rejection):
+                done(failure.value)
+                return
             if not failure.check(AccountError):  # the agent stops
                 self._log.failure("a password could not be compared", failure)
             done(Rejection(Code.INTERNAL, "the password could not be compared"))
 
         try:
             checking = self._passwords.check(
-                server.users, notify.user, notify.password, self.state.servers.source(notify)
+                server.users,
+                notify.user,
+                notify.password,
+                self.state.servers.source(notify),
+                (notify.connection_id, ""),
             )
         except Rejection as rejection:
             done(rejection)
         else:
-            checking.addCallback(compared).addErrback(failed)
+            self._compared[notify.session] = checking
+            checking.addCallbacks(compared, failed)
+            checking.addErrback(lambda fault: self._log.failure("our own fault", fault))
+
+    def stop_comparing(self, session: int) -> None:
+        checking = self._compared.pop(session, None)
+        if checking is not None:
+            checking.cancel()
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         self.state.servers.begin(notify)
@@ -339,6 +356,7 @@ class AgentService(Service):
         state = self.state
         for message in state.servers.close():
             self.send(message)
+        self._hashing.drain("the agent is about to stop")
         self._draining = quiet(
             self.reactor, lambda: not (state.visits or state.comparing), self.limits.drain
         )
@@ -375,7 +393,7 @@ class AgentService(Service):
         if cut_off.active():
             cut_off.cancel()
         yield deferLater(self.reactor, 0)  # what was aborted is closed a turn later
-        yield self._threads.close()
+        yield self._hashing.close()
         self.journal.close()
         self.edges.close()
 

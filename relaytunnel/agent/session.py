@@ -59,8 +59,8 @@ class RelayDoor(Protocol):
     def authenticated(self, ping: float) -> None:
         """The relay let us in: full-sized messages, and pings."""
 
-    def welcomed(self, relay: str, releases: bool) -> None:
-        """S2: we are in, at a relay that says STOP behind every session, or not."""
+    def welcomed(self, relay: str) -> None:
+        """S2: we are in."""
 
     def denied(self, code: str, reason: str) -> None:
         """S2: we are not let in."""
@@ -75,6 +75,9 @@ class RelayDoor(Protocol):
         self, notify: Notify, server: OwnServer, done: Callable[[Rejection | None], None]
     ) -> None:
         """S8: say whether the client's password is right, now or later."""
+
+    def stop_comparing(self, session: int) -> None:
+        """Nobody waits for that any more; no answer comes."""
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
         """S8: serve this client."""
@@ -180,7 +183,7 @@ def _build() -> Callable[[_Core], _Stay]:
     def register_all(stay: _Stay, core: _Core, message: Welcome) -> None:
         core.door.authenticated(message.ping)
         core.state.backoff.welcomed()
-        core.door.welcomed(message.relay, message.releases)
+        core.door.welcomed(message.relay)
         for registration in core.state.servers.registrations():
             happened("S3", f"the agent registers the server {registration.connection_id}")
             core.door.send(registration)
@@ -277,7 +280,9 @@ def _build() -> Callable[[_Core], _Stay]:
 
     @pep614(Present.upon(_Stay.cancel).loop())
     def cancel(stay: _Stay, core: _Core, message: Cancel) -> None:
-        core.state.comparing.discard(message.session)
+        if message.session in core.state.comparing:
+            core.state.comparing.discard(message.session)
+            core.door.stop_comparing(message.session)
         visit = core.state.visits.get(message.session)
         if visit is not None:
             visit.cancelled()
@@ -312,6 +317,8 @@ def _build() -> Callable[[_Core], _Stay]:
     def lose(stay: _Stay, core: _Core, reason: str) -> None:
         # The visits under way go on: their data channels do not need this one.
         core.state.servers.forget_relay()
+        for session in core.state.comparing:
+            core.door.stop_comparing(session)
         core.state.comparing.clear()
 
     for late in (

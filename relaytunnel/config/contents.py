@@ -23,7 +23,6 @@ from relaytunnel.config.model import (
     RelayConfig,
     ServerConfig,
     admin_endpoint,
-    default_state,
     listening_endpoint,
 )
 from relaytunnel.config.names import (
@@ -37,7 +36,7 @@ from relaytunnel.config.names import (
 )
 from relaytunnel.config.server import proxy_version
 from relaytunnel.config.tables import Table, given, key_shown, nearest
-from relaytunnel.config.users import secret_hash, user_name
+from relaytunnel.config.users import password_hash, secret_hash, user_name
 from relaytunnel.errors import ConfigError, InvitationError
 
 __all__ = ["read_agent", "read_relay"]
@@ -45,16 +44,12 @@ __all__ = ["read_agent", "read_relay"]
 T = TypeVar("T")
 
 
-def read_relay(
-    top: dict[str, object], name: str, directory: str, state: str | None = None
-) -> RelayConfig:
+def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig:
     """
     Make of a parsed F{relay.toml} what it says.
 
     @param name: what to call the file in faults.
     @param directory: what relative paths are relative to.
-    @param state: the state directory if the file names none; C{None} for
-        L{default_state}.
     @raise ConfigError: with every fault.
     """
     faults: list[str] = []
@@ -62,9 +57,7 @@ def read_relay(
     relay.only("name", "state")
     listen.only("agents", "clients", "admin", "ports", "proxies")
     tls.only("certificate", "key")
-    path = _path_in(directory)
-    default = RelayConfig(state=".")
-    default_directory = default_state() if state is None else state
+    path, default = _path_in(directory), RelayConfig()
 
     def pem(key: str) -> str | None:
         # A faulty path is no missing half of the pair, so it is not None then.
@@ -74,7 +67,7 @@ def read_relay(
     return _made(
         lambda: RelayConfig(
             name=relay.text("name", host, default.name),
-            state=relay.text("state", path, "." if relay.has("state") else default_directory),
+            state=relay.text("state", path, default.state),
             agents=listen.text("agents", listening_endpoint, default.agents),
             clients=listen.items("clients", _client_port, default.clients),
             proxies=listen.texts("proxies", _network, ()),
@@ -142,7 +135,7 @@ def _server(table: Table, stand_in: str) -> ServerConfig:
         allow=table.texts("allow", _network, ()),
         data=table.text("data", _data, "tls"),
         listed=table.flag("listed"),
-        users=table.pairs("users", user_name, secret_hash),
+        users=table.pairs("users", user_name, password_hash),
         sessions_per_client=table.whole("sessions-per-client", 0),
         proxy=table.text("proxy", proxy_version, ""),
     )

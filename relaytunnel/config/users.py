@@ -11,12 +11,15 @@ from collections.abc import Iterable
 
 from relaytunnel.config.names import shown
 
-__all__ = ["MOST_USERS", "secret_hash", "user_name", "users"]
+__all__ = ["MOST_USERS", "password_hash", "secret_hash", "user_name", "users"]
 
 MOST_USERS = 64
 """How many users one server may have: all of them go into one message."""
 
-# What scrypt may cost: a guess on one side, this process on the other.
+# What scrypt may cost: a guess on one side, this process on the other.  In
+# relay.toml its owner decides; what an agent brings costs no more than what
+# C{relaytunnel hash-password} makes: 128 MiB and about half a second.
+_MOST_BROUGHT = 2**20
 _MOST_R = 32
 _MOST_P = 16
 _MOST_MEMORY = 512 * 1024 * 1024
@@ -37,9 +40,35 @@ def secret_hash(text: str) -> str:
     @return: the text in lower case.
     @raise ValueError: it is neither; the message does not quote it.
     """
+    return _secret_hash(text)[0]
+
+
+def password_hash(text: str) -> str:
+    """
+    Check the stored form of a password that an agent brings to the relay, as
+    L{secret_hash} does, and that comparing with it costs the relay no more
+    than with one of C{relaytunnel hash-password}: N times r times p is at most
+    1048576.
+
+    @return: the text in lower case.
+    @raise ValueError: it is neither, or costs more.
+    """
+    text, cost = _secret_hash(text)
+    if cost > _MOST_BROUGHT:
+        raise ValueError(
+            f"scrypt's N times r times p is at most {_MOST_BROUGHT}: make the hash once more,"
+            " with 'relaytunnel hash-password'"
+        )
+    return text
+
+
+def _secret_hash(text: str) -> tuple[str, int]:
+    """
+    @return: the stored form, and what it costs: N times r times p.
+    """
     text = text.lower()
     if _SHA256.fullmatch(text):
-        return text
+        return text, 0
     found = _SCRYPT.fullmatch(text)
     if found is None:
         raise ValueError("expected scrypt:N:r:p:SALT_HEX:HASH_HEX or sha256:HASH_HEX")
@@ -52,7 +81,7 @@ def secret_hash(text: str) -> str:
         raise ValueError(f"scrypt's r is from 1 to {_MOST_R} and its p from 1 to {_MOST_P}")
     if 128 * n * r > _MOST_MEMORY:
         raise ValueError("scrypt's N and r would take more than 512 MiB")
-    return text
+    return text, n * r * p
 
 
 def user_name(text: str) -> str:
@@ -76,7 +105,7 @@ def users(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for name, stored in pairs:
         try:
-            found[user_name(name)] = secret_hash(stored)
+            found[user_name(name)] = password_hash(stored)
         except ValueError as error:
             raise ValueError(f"{shown(name)}: {error}") from None
     if len(found) > MOST_USERS:

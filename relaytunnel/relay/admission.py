@@ -94,6 +94,9 @@ class Newcomer:
     A connection to the agents' port, from accept to its end.
 
     @ivar source: what it counts for.
+    @ivar standing: what is known of its source when it L{tries}: C{known} if
+        this agent has come from there, C{new} if nothing speaks against it,
+        else C{charged}.
     """
 
     __slots__ = (
@@ -106,6 +109,7 @@ class Newcomer:
         "_turned_away",
         "_waits",
         "source",
+        "standing",
     )
 
     def __init__(self, admission: Admission, source: str, known: bool) -> None:
@@ -115,7 +119,7 @@ class Newcomer:
         self._waits = True
         self._proved_as: tuple[str, ...] = ()
         self._turned_away = self._over = False
-        self._agent = self._charged = ""
+        self._agent = self._charged = self.standing = ""
 
     def turn_away(self, reason: str) -> None:
         """
@@ -134,6 +138,7 @@ class Newcomer:
         @return: in how many seconds that may be, if not now.
         """
         wait = self._admission.wait_of(self.source, agent)
+        self.standing = self._admission.standing(self.source, agent)
         if wait:
             self._turned_away = True
             self._admission.turned_away[_IN_PENALTY] += 1
@@ -149,6 +154,15 @@ class Newcomer:
         self._agent = self._charged = ""
         self._turned_away = True
         self._admission.turned_away["authentication failed"] += 1
+
+    def gave_up(self) -> None:
+        """
+        It left before its secret was checked: that costs as much as a wrong
+        one.
+        """
+        self._agent = self._charged = ""
+        self._turned_away = True
+        self._admission.turned_away["gave up"] += 1
 
     def unanswered(self) -> None:
         """
@@ -297,6 +311,15 @@ class Admission:
             return 0.0
         penalty = max(map(self._penalties.left, (source, _strangers_at(source))))
         return max(0.0, penalty - _TOLERANCE)
+
+    def standing(self, source: str, agent: str) -> str:
+        """
+        @return: the class of an agent's source: see L{Newcomer.standing}.
+        """
+        if self.knows(source, agent):
+            return "known"
+        charged = max(map(self._penalties.left, (source, _strangers_at(source))))
+        return "charged" if charged else "new"
 
     def charge_try(self, source: str) -> str:
         """

@@ -52,6 +52,7 @@ class ClientVisit:
     _welcome = b""
     _prelude: Prelude | None = None
     _exchange: PreludeExchange | None = None
+    _comparing: Deferred[None] | None = None
     _over_and_gone = False
 
     def __init__(
@@ -63,10 +64,8 @@ class ClientVisit:
         self._clients = clients
         self._channel = channel
         self._proxied = proxied
-        self.many = False
         if proxied is None or proxied.source is None:
             self.client, self.host = channel.peer, channel.host
-            self.many = proxied is not None
         else:
             self.host = proxied.source[0]
             self.client = f"{self.host}:{proxied.source[1]}"
@@ -146,7 +145,17 @@ class ClientVisit:
             self._stop_listening()
             expected.wait(self, lambda last: self._look_again(find, found, last))
         else:
-            found(*server)
+            if expected is not None and self._is_crowded(server[0]):
+                self._stop_listening()
+                expected.wait(self, lambda last: self._look_again(find, found, last))
+            else:
+                found(*server)
+
+    def _is_crowded(self, server: PublishedServer) -> bool:
+        """
+        Whether those who have waited for the same agent fill the waiting room.
+        """
+        return self._clients.visits.room.crowded(server, self.source)
 
     def _look_again(
         self,
@@ -159,6 +168,8 @@ class ClientVisit:
         except Rejection as missing:
             if last:
                 self._turn_away(missing)
+            return
+        if not last and self._is_crowded(server[0]):
             return
         self._expect_no_more()
         try:
@@ -213,15 +224,24 @@ class ClientVisit:
                 )
 
         checking = self._clients.passwords.check(
-            server.users, login.user, login.password, self.source
+            server.users,
+            login.user,
+            login.password,
+            self.source,
+            (server.agent.agent_id, server.connection_id),
         )
-        checking.addCallback(compared).addErrback(self._cannot_compare)
+        self._comparing = checking.addCallback(compared).addErrback(self._cannot_compare)
 
     def _cannot_compare(self, failure: Failure) -> None:
+        if self._over_and_gone:
+            return
+        fault = failure.value
+        if isinstance(fault, Rejection):
+            self._turn_away(fault)
+            return
         if not failure.check(AccountError):  # the relay stops
             self._log.failure("a password could not be compared", failure)
-        if not self._over_and_gone:
-            self._turn_away(Rejection(Code.INTERNAL, "the password could not be compared"))
+        self._turn_away(Rejection(Code.INTERNAL, "the password could not be compared"))
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -258,18 +278,14 @@ class ClientVisit:
 
     def _go(self) -> None:
         self._over_and_gone = True
+        comparing, self._comparing = self._comparing, None
+        if comparing is not None:
+            comparing.cancel()
         self._expect_no_more()
         self._stop_listening()
         self._clients.present.discard(self)
 
     # The door
-
-    @property
-    def held(self) -> int:
-        return len(self._channel.holding.held)
-
-    def hold(self, paused: bool) -> None:
-        self._channel.holding.bound(0 if paused else self._clients.limits.held)
 
     def tell(self, failing: Failing) -> None:
         self._go()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.accounts import Account, IAccounts, Rights
 from relaytunnel.channel.control import ControlChannel
-from relaytunnel.errors import AccountError, Code
+from relaytunnel.errors import AccountError, Code, Rejection
 from relaytunnel.relay.admission import Newcomer
 from relaytunnel.relay.agents import AgentSession, Reception
 
@@ -35,6 +35,7 @@ class AgentControl(ControlChannel):
 
     _log = Logger()
     _deadline: IDelayedCall | None = None
+    _asked: Deferred[None] | None = None
 
     def __init__(
         self, reception: Reception, accounts: Any, newcomer: Newcomer, wait: float
@@ -71,8 +72,9 @@ class AgentControl(ControlChannel):
                 max(_BUSY_RETRY, wait),
             )
             return
-        asked = self._accounts.authenticate(agent, secret)
-        asked.addCallback(self._answered, agent).addErrback(self._unanswered)
+        origin = (self._newcomer.standing, self._newcomer.source)
+        asked = self._accounts.authenticate(agent, secret, origin)
+        self._asked = asked.addCallback(self._answered, agent).addErrback(self._unanswered)
 
     def _answered(self, account: Account | None, agent: str) -> None:
         if account is None:
@@ -96,7 +98,14 @@ class AgentControl(ControlChannel):
             self.session.stay.rights_changed(rights)
 
     def _unanswered(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            self._newcomer.gave_up()
+            return
         self._newcomer.unanswered()
+        fault = failure.value
+        if isinstance(fault, Rejection):
+            self.session.stay.unknown(fault.code, fault.reason, _BUSY_RETRY)
+            return
         if failure.check(AccountError) is None:
             self._log.failure("the accounts failed", failure)
         else:
@@ -118,6 +127,8 @@ class AgentControl(ControlChannel):
         if not self._tried:
             self._newcomer.turn_away("never authenticated")
         self._newcomer.gone()
+        if self._asked is not None:
+            self._asked.cancel()
         super().connectionLost(reason)
         self.gone.callback(self)
 

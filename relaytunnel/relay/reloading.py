@@ -84,7 +84,7 @@ def reload(relay: RelayService, config: RelayConfig) -> list[str]:
         _use(relay, config.limits)
         changed.append("[limits]")
     if config.accounts != before.accounts:
-        relay.accounts.reload(FileAccounts(config.accounts, relay.database.run))
+        relay.accounts.reload(FileAccounts(config.accounts, relay.hashing.run))
         changed.append("[[agent]]")
     if config.proxies != before.proxies:
         relay.clients.proxies = config.proxies

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
+from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
 from relaytunnel.channel.descriptors import Descriptors, descriptor_limit, sessions_within
@@ -41,7 +42,6 @@ from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.inviting import FirstInvitation
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
-from relaytunnel.relay.locking import StateLock
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.rechecking import Rechecking
 from relaytunnel.relay.registry import Registry
@@ -55,7 +55,6 @@ from relaytunnel.wire.messages import TICKET_BYTES, Restarting
 __all__ = ["RelayService"]
 
 _ACCOUNT_THREADS = 2
-_PASSWORD_THREADS = 1  # each takes the memory that scrypt asks for
 _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
@@ -134,28 +133,14 @@ class RelayService(Service):
         """
         config = self.config
         self.state.prepare()
-        self._lock = self._lock_state()
-        try:
-            self._start(config)
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def _lock_state(self) -> StateLock:
-        inherited = self._inherited
-        if inherited is None or inherited.lock < 0:
-            return StateLock.acquire(self.state.path)
-        return StateLock(inherited.lock)
-
-    def _start(self, config: RelayConfig) -> None:
         self.identity = identity = identity_of(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
         self.listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
-        self._password_threads = Threads(self._reactor, _PASSWORD_THREADS, "passwords")
+        self.hashing = hashing = Hashing(hashing_threads(self._reactor))
         self.database = database = DatabaseAccounts(store, self._threads)
-        self.accounts = CombinedAccounts(FileAccounts(config.accounts, database.run), database)
+        self.accounts = CombinedAccounts(FileAccounts(config.accounts, hashing.run), database)
         try:
             self._listen(identity)
             invitation = FirstInvitation(self.state, self.facts, store, config)
@@ -195,7 +180,7 @@ class RelayService(Service):
             self.visits,
             best_engine(self._edges),
             Finder(self.registry, frozenset({config.name, "localhost"})),
-            Passwords(self._password_threads, reactor.seconds),
+            Passwords(self.hashing, reactor),
             config.proxies,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
@@ -286,7 +271,6 @@ class RelayService(Service):
         come back within a moment, and clients wait for them as long.
         """
         assert self._inherited is not None
-        self._lock.sign()
         self.listeners.resume()
         self.clients.expect(
             self._inherited.agents, _EXPECTED_WITHIN, self.listeners.close_inherited
@@ -299,9 +283,7 @@ class RelayService(Service):
         @return: what another process needs to take over.
         """
         known = self.agents_port.admission.known()
-        inheritance = self.listeners.leave(self.registry.agents, known)
-        inheritance.lock = self._lock.descriptor
-        return inheritance
+        return self.listeners.leave(self.registry.agents, known)
 
     @inlineCallbacks
     def hand_over(self, successor: Successor) -> Any:
@@ -310,8 +292,7 @@ class RelayService(Service):
 
         Nobody is refused meanwhile: who connects waits in the kernel's queue
         until the other process accepts.  Clients that have come already are
-        served, for a moment, and those that are queued until it was their turn; then
-        the agents are sent to the other process.
+        served, for a moment; then the agents are sent to the other process.
 
         @return: a Deferred that fires when nothing runs here any more; fails
             with L{StateError} if the other does not take over, and all is as
@@ -322,7 +303,6 @@ class RelayService(Service):
         self.listeners.pause(agents=False)
         try:
             yield quiet(self._reactor, lambda: not clients.present, _SERVED_WITHIN)
-            yield quiet(self._reactor, lambda: not self.visits.room.queued, limits.waiting)
             self.listeners.pause(agents=True)
             successor.go()
             yield successor.accepting
@@ -367,6 +347,7 @@ class RelayService(Service):
         """
         limits, clients = self.config.limits, self.clients
         self.listeners.stop_clients()
+        self.hashing.drain("the relay is about to stop")
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))
         self._draining = quiet(self._reactor, lambda: not clients.present, limits.waiting)
@@ -413,12 +394,11 @@ class RelayService(Service):
         yield self._part()
         yield stopped
         yield self.accounts.close()
-        yield self._password_threads.close()
+        yield self.hashing.close()
         self._edges.close()
+        if self._handed_over:
+            return
         try:
-            if not self._handed_over:
-                self.state.mark_stopped()
+            self.state.mark_stopped()
         except StateError as fault:
             self._log.warn("{fault}", fault=str(fault))
-        finally:
-            self._lock.release()

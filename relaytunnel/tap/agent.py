@@ -138,6 +138,4 @@ def makeService(options: Options) -> IService:
     except StateError as fault:
         raise SystemExit(f"twistd agent: {fault}") from None
     signals = Signals(reactor, service, options.read if options["config"] else None)
-    return Told(
-        "twistd agent", service, lambda: reactor.callWhenRunning(signals.install), options.daemon
-    )
+    return Told("twistd agent", service, lambda: reactor.callWhenRunning(signals.install))

@@ -10,7 +10,7 @@ from typing import Any, cast
 from zope.interface.verify import verifyObject
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
 
@@ -22,6 +22,8 @@ from relaytunnel.accounts import (
     Rights,
     hash_chosen,
 )
+from relaytunnel.accounts.fairness import Lane
+from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.errors import AccountError
 from tests.accounts.test_file import Entry, Held
 
@@ -36,7 +38,9 @@ class CombinedTests(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]
         self.database = await DatabaseAccounts.open(self.mktemp(), reactor)
         self.addCleanup(self.database.close)
-        self.file = FileAccounts([Entry("office", publish=("web",))], self.database.run)
+        self.hashing = Hashing(hashing_threads(reactor))
+        self.addCleanup(self.hashing.close)
+        self.file = FileAccounts([Entry("office", publish=("web",))], self.hashing.run)
         self.accounts = CombinedAccounts(self.file, self.database)
 
     def test_interface(self) -> None:
@@ -82,7 +86,7 @@ class CombinedTests(TestCase):
         for agent in ("office", "home", "nobody"):
             answer = self.accounts.authenticate(agent, "wrong")
             while not held.calls:
-                await self.database.run(int)
+                await self.database.revision()
             self.assertEqual(len(held.calls), 1)
             held.let_go()
             self.assertIsNone(await answer)
@@ -117,12 +121,28 @@ class CombinedTests(TestCase):
             [("home", 1.0), ("office", 2.0), ("zoo", None)],
         )
 
+    async def test_given_up(self) -> None:
+        """
+        Who gives up has nothing checked for it any more, in the database or in
+        the file.
+        """
+        held = Held()
+        self.accounts.reload(FileAccounts([Entry("office")], held.run))
+        for turns in range(3):
+            answer = self.accounts.authenticate("nobody", "wrong", ("new", "198.51.100.1"))
+            for _ in range(turns):
+                await self.database.revision()
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+        await self.database.revision()
+        self.assertEqual([each for each, *_ in held.calls if not each.called], [])
+
     async def test_reload(self) -> None:
         """
         A file that was read again counts as a change and takes effect.
         """
         before = await self.accounts.revision()
-        self.accounts.reload(FileAccounts([], self.database.run))
+        self.accounts.reload(FileAccounts([], self.hashing.run))
         self.assertNotEqual(await self.accounts.revision(), before)
         self.assertIsNone(await self.accounts.rights("office"))
 
@@ -132,14 +152,14 @@ class CombinedTests(TestCase):
         """
         where: list[threading.Thread] = []
 
-        def run(function: Any, *args: Any) -> Deferred[Any]:
+        def run(lane: Lane, function: Any, *args: Any) -> Deferred[Any]:
             def noted() -> Any:
                 where.append(threading.current_thread())
                 return function(*args)
 
-            return self.database.run(noted)
+            return self.hashing.run(lane, noted)
 
-        stored = await self.database.run(hash_chosen, "horse")
+        stored = hash_chosen("horse")
         self.accounts.reload(FileAccounts([Entry("office", stored)], run))
         slow = [self.accounts.authenticate("office", "horse") for _ in range(2)]
         await self.accounts.revision()

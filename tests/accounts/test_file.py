@@ -20,7 +20,8 @@ from relaytunnel.accounts import (
     hash_generated,
     verify,
 )
-from relaytunnel.errors import AccountError
+from relaytunnel.accounts.fairness import Lane
+from relaytunnel.errors import AccountError, Code, Rejection
 
 CHOSEN = hash_chosen("horse", cost=2**4)
 
@@ -45,10 +46,12 @@ class Held:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Deferred[Any], Any, tuple[Any, ...]]] = []
+        self.lanes: list[Lane] = []
 
-    def run(self, function: Any, *args: Any) -> Deferred[Any]:
+    def run(self, lane: Lane, function: Any, *args: Any) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
         self.calls.append((answer, function, args))
+        self.lanes.append(lane)
         return answer
 
     def let_go(self) -> None:
@@ -56,7 +59,7 @@ class Held:
         answer.callback(function(*args))
 
 
-def at_once(function: Any, *args: Any) -> Deferred[Any]:
+def at_once(lane: Lane, function: Any, *args: Any) -> Deferred[Any]:
     return succeed(function(*args))
 
 
@@ -121,46 +124,38 @@ class FileTests(SynchronousTestCase):
         self.assertIsNotNone(self.successResultOf(file.authenticate("office", "horse")))
         self.assertEqual(held.calls, [])
 
-    def test_one_check_at_a_time(self) -> None:
+    def test_lanes(self) -> None:
         """
-        Slow checks wait for each other, so that they leave a thread to others.
+        Each source takes its turn among those of its class, apart from all
+        servers' clients.
         """
         held = Held()
         file = FileAccounts([Entry("office")], held.run)
-        answers = [file.authenticate("office", secret) for secret in ("horse", "house")]
-        self.assertEqual(len(held.calls), 1)
-        held.let_go()
-        self.assertIsNotNone(self.successResultOf(answers[0]))
-        self.assertEqual(len(held.calls), 1)
-        held.let_go()
-        self.assertIsNone(self.successResultOf(answers[1]))
+        file.authenticate("office", "horse", ("known", "198.51.100.1"))
+        file.authenticate("office", "house")
+        self.assertEqual(held.lanes, [("", "", "known", "198.51.100.1"), ("", "", "", "")])
 
-    def test_cancelled_while_it_waits(self) -> None:
+    def test_cancelled(self) -> None:
         """
-        A check that nobody waits for any more is not begun.
+        A check that nobody waits for any more is called off.
         """
         held = Held()
         file = FileAccounts([Entry("office")], held.run)
-        first, second = (file.authenticate("office", "horse") for _ in range(2))
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        held.let_go()
-        self.assertEqual(held.calls, [])
-        self.assertIsNotNone(self.successResultOf(first))
+        answer = file.authenticate("office", "horse")
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        self.assertTrue(held.calls[0][0].called)
 
-    def test_cancelled_while_it_runs(self) -> None:
+    def test_too_many(self) -> None:
         """
-        A check that runs keeps its turn until the thread is done.
+        Where there is no room for one more, that is the answer.
         """
-        held = Held()
-        file = FileAccounts([Entry("office")], held.run)
-        first, second = (file.authenticate("office", "horse") for _ in range(2))
-        first.cancel()
-        self.failureResultOf(first, CancelledError)
-        self.assertEqual(len(held.calls), 1)
-        held.let_go()
-        held.let_go()
-        self.assertIsNotNone(self.successResultOf(second))
+
+        def full(*given: object) -> Deferred[Any]:
+            raise Rejection(Code.BUSY, "too many")
+
+        file = FileAccounts([Entry("office")], full)
+        self.failureResultOf(file.authenticate("office", "horse"), Rejection)
 
     def test_read_only(self) -> None:
         """

@@ -8,37 +8,43 @@ import threading
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from relaytunnel.accounts import passwords as passwords_module
+from relaytunnel.accounts.fairness import Lane
+from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.secrets import hash_chosen, hash_generated, is_slow
-from relaytunnel.accounts.threads import Threads
 from relaytunnel.errors import AccountError, Code, Rejection
 
-reactor = cast(IReactorFromThreads, _reactor)
+reactor = cast(Any, _reactor)
 
 CHOSEN = hash_chosen("pass", cost=2**10)
 USERS = {"alice": CHOSEN}
 SOURCE = "203.0.113.9"
+SERVER = ("agent", "web")
 
 
-class HeldThreads:
+class HeldHashing:
     """
-    Threads that answer when they are told to.
+    Compares when it is told to.
 
     @ivar calls: what was to be compared, and what waits for it.
+    @ivar lanes: in which lanes.
+    @ivar cancelled: what is not to be compared any more.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, Deferred[bool]]] = []
+        self.lanes: list[Lane] = []
+        self.cancelled: list[str] = []
 
-    def run(self, function: object, password: str, stored: str) -> Deferred[bool]:
-        answer: Deferred[bool] = Deferred()
+    def run(self, lane: Lane, function: object, password: str, stored: str) -> Deferred[bool]:
+        answer: Deferred[bool] = Deferred(lambda _: self.cancelled.append(password))
         self.calls.append((password, stored, answer))
+        self.lanes.append(lane)
         return answer
 
     def answer(self, right: bool = True) -> None:
@@ -57,11 +63,11 @@ class HeldCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.threads = HeldThreads()
+        self.threads = HeldHashing()
         self.passwords = self.fresh()
 
     def fresh(self) -> Passwords:
-        return Passwords(cast(Any, self.threads), self.clock.seconds)
+        return Passwords(cast(Any, self.threads), self.clock)
 
     def check(
         self,
@@ -70,14 +76,7 @@ class HeldCase(SynchronousTestCase):
         source: str = SOURCE,
         users: dict[str, str] | None = None,
     ) -> Deferred[bool]:
-        return self.passwords.check(users or USERS, user, password, source)
-
-    def busy(self, source: str = SOURCE) -> None:
-        """
-        Assert that no more are compared for this source.
-        """
-        rejection = self.assertRaises(Rejection, self.check, "another", source=source)
-        self.assertIs(rejection.code, Code.BUSY)
+        return self.passwords.check(users or USERS, user, password, source, SERVER)
 
 
 class RememberingTests(HeldCase):
@@ -168,6 +167,7 @@ class RememberingTests(HeldCase):
         So many are remembered and no more: the oldest is forgotten.
         """
         self.patch(passwords_module, "_REMEMBERED", 2)
+        self.passwords = self.fresh()
         for password in ("a", "b", "c"):
             self.right(password=password)
         self.successResultOf(self.check("b"))
@@ -181,62 +181,120 @@ class RememberingTests(HeldCase):
         """
         self.right()
         other = self.fresh()
-        checking = other.check(USERS, "alice", "pass", SOURCE)
+        checking = other.check(USERS, "alice", "pass", SOURCE, SERVER)
         self.threads.answer()
         self.successResultOf(checking)
-        self.assertNotEqual(list(other._right), list(self.passwords._right))
-        self.assertNotIn("pass", repr(self.passwords._right))
+        self.assertNotEqual(list(other._right._until), list(self.passwords._right._until))
+        self.assertNotIn("pass", repr(self.passwords._right._until))
 
 
 class ShareTests(HeldCase):
     """
-    So many at a time.
+    Whose turn it is, and who waits for it.
     """
 
-    def test_of_a_source(self) -> None:
+    def test_lanes(self) -> None:
         """
-        Each source has four; another has its own.
+        Each source of each server of each agent has a lane of its own; one
+        from which a password was right has it among those that are known.
         """
-        for number in range(4):
-            self.check(f"guess {number}")
-        self.busy()
-        self.check("a", source="198.51.100.1")
-        self.assertEqual(len(self.threads.calls), 5)
-
-    def test_of_all(self) -> None:
-        """
-        There are 32 in all, from however many sources.
-        """
-        for number in range(32):
-            self.check("a", source=f"198.51.100.{number}")
-        self.busy("203.0.113.1")
-
-    def test_given_back(self) -> None:
-        """
-        When one is compared, right or wrong, or could not be, another may be.
-        """
-        for right in (True, False, None):
-            pending = [self.check(f"{right} {number}") for number in range(4)]
-            self.busy()
-            if right is None:
-                for _, _, answer in self.threads.calls:
-                    answer.errback(AccountError("the accounts are closed"))
-                for checking in pending:
-                    self.failureResultOf(checking, AccountError)
-                self.threads.calls = []
-            else:
-                self.threads.answer(right)
-            self.assertEqual(dict(self.passwords._pending), {})
-
-    def test_remembered_is_free(self) -> None:
-        """
-        One that is remembered needs no place.
-        """
+        self.check("guess")
+        self.assertEqual(self.threads.lanes, [("agent", "web", "new", SOURCE)])
         self.check()
         self.threads.answer()
-        for number in range(4):
-            self.check(f"guess {number}")
-        self.successResultOf(self.check())
+        self.check("another guess")
+        self.assertEqual(self.threads.lanes[-1], ("agent", "web", "known", SOURCE))
+        self.passwords.check(USERS, "alice", "a guess", SOURCE, ("agent", "wiki"))
+        self.assertEqual(self.threads.lanes[-1], ("agent", "wiki", "new", SOURCE))
+        self.check("yet another", source="198.51.100.1")
+        self.assertEqual(self.threads.lanes[-1], ("agent", "web", "new", "198.51.100.1"))
+
+    def test_wrong_makes_nobody_known(self) -> None:
+        """
+        A source whose passwords are wrong stays among the new ones.
+        """
+        self.check("guess")
+        self.threads.answer(False)
+        self.check("another guess")
+        self.assertEqual(self.threads.lanes[-1][2], "new")
+
+    def test_known_for_a_while(self) -> None:
+        """
+        A source is known for an hour.
+        """
+        for passed, known in ((3599.0, "known"), (3600.0, "new")):
+            self.check()
+            self.threads.answer()
+            self.clock.advance(passed)
+            self.check("guess")
+            self.threads.answer(False)
+            self.assertEqual(self.threads.lanes[-1][2], known)
+
+    def test_same_at_once(self) -> None:
+        """
+        The same one that is given many times at once is compared once, and all
+        have the answer.
+        """
+        for right in (True, False):
+            password = f"given {right}"
+            checking = [self.check(password, source=f"198.51.100.{at}") for at in range(50)]
+            self.assertEqual(len(self.threads.calls), 1)
+            self.threads.answer(right)
+            for each in checking:
+                self.assertIs(self.successResultOf(each), right)
+        self.assertEqual(self.passwords._compared, {})
+
+    def test_same_is_bounded(self) -> None:
+        """
+        So many wait for it and no more.
+        """
+        for _ in range(1024):
+            self.check()
+        self.assertIs(self.assertRaises(Rejection, self.check).code, Code.BUSY)
+
+    def test_called_off(self) -> None:
+        """
+        Nothing is compared for one who does not wait any more.
+        """
+        checking = self.check()
+        checking.cancel()
+        self.failureResultOf(checking, CancelledError)
+        self.assertEqual(self.threads.cancelled, ["pass"])
+        self.assertEqual(self.passwords._compared, {})
+        self.assertNoResult(self.check())
+
+    def test_one_of_many_called_off(self) -> None:
+        """
+        It is, as long as another waits for the same.
+        """
+        first, second = self.check(), self.check()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(self.threads.cancelled, [])
+        self.threads.answer()
+        self.assertTrue(self.successResultOf(second))
+
+    def test_turn_comes_too_late(self) -> None:
+        """
+        One whose turn does not come within ten seconds is to be given again.
+        """
+        checking = self.check()
+        self.clock.advance(9.9)
+        self.assertNoResult(checking)
+        self.clock.advance(0.1)
+        self.assertIs(self.failureResultOf(checking, Rejection).value.code, Code.BUSY)
+        self.assertEqual(self.threads.cancelled, ["pass"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_left(self) -> None:
+        """
+        Nothing is left of one that was compared.
+        """
+        for answer in (True, False):
+            self.check(f"{answer}")
+            self.threads.answer(answer)
+        self.assertEqual(self.passwords._compared, {})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class FastTests(HeldCase):
@@ -277,8 +335,8 @@ class UnknownTests(HeldCase):
         Beside secrets that were generated, too, whichever stands first.
         """
         robot = {"robot": hash_generated("secret")}
-        for users in (robot | USERS, USERS | robot):
-            self.assertNoResult(self.check("x", "nobody", users=users))
+        for given, users in (("x", robot | USERS), ("y", USERS | robot)):
+            self.assertNoResult(self.check(given, "nobody", users=users))
         self.assertEqual(len(self.threads.calls), 2)
 
 
@@ -288,22 +346,22 @@ class ThreadsTests(TestCase):
     """
 
     def setUp(self) -> None:
-        self.threads = Threads(reactor, 2, "passwords-under-test")
-        self.addCleanup(self.threads.close)
-        self.passwords = Passwords(self.threads, Clock().seconds)
+        self.hashing = Hashing(hashing_threads(reactor))
+        self.addCleanup(self.hashing.close)
+        self.passwords = Passwords(self.hashing, Clock())
 
     async def test_right(self) -> None:
         """
         A user's own password is right.
         """
-        self.assertTrue(await self.passwords.check(USERS, "alice", "pass", SOURCE))
+        self.assertTrue(await self.passwords.check(USERS, "alice", "pass", SOURCE, SERVER))
 
     async def test_wrong(self) -> None:
         """
         Others are wrong, also such as cannot be encoded.
         """
         for password in ("", "Pass", "pass ", "p\xe4ss", "\ud800", "x" * 10000):
-            self.assertFalse(await self.passwords.check(USERS, "alice", password, SOURCE))
+            self.assertFalse(await self.passwords.check(USERS, "alice", password, SOURCE, SERVER))
 
     async def test_unknown_user(self) -> None:
         """
@@ -311,16 +369,16 @@ class ThreadsTests(TestCase):
         """
         for user in ("bob", "", "Alice", "\ud800"):
             for password in ("pass", ""):
-                self.assertFalse(await self.passwords.check(USERS, user, password, SOURCE))
+                self.assertFalse(await self.passwords.check(USERS, user, password, SOURCE, SERVER))
 
     async def test_closed(self) -> None:
         """
         When the threads are closed nothing is right or wrong.
         """
-        await self.threads.close()
+        await self.hashing.close()
         with self.assertRaises(AccountError):
-            await self.passwords.check(USERS, "alice", "pass", SOURCE)
-        self.assertEqual(dict(self.passwords._pending), {})
+            await self.passwords.check(USERS, "alice", "pass", SOURCE, SERVER)
+        self.assertEqual(self.passwords._compared, {})
 
     async def test_not_in_this_thread(self) -> None:
         """
@@ -336,8 +394,8 @@ class ThreadsTests(TestCase):
             return True
 
         self.patch(passwords_module, "verify", verify)
-        checking = self.passwords.check(USERS, "alice", "pass", SOURCE)
+        checking = self.passwords.check(USERS, "alice", "pass", SOURCE, SERVER)
         self.assertNoResult(checking)
         gate.set()
         self.assertTrue(await checking)
-        self.assertIn("passwords-under-test", used[0])
+        self.assertIn("passwords", used[0])

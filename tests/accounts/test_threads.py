@@ -115,6 +115,21 @@ class ThreadsTests(TestCase):
         self.gate.set()
         await closed
 
+    async def test_called_off(self) -> None:
+        """
+        What is called off before its thread is free is not called.
+        """
+        called: list[str] = []
+        calls = [self.threads.run(self.gate.wait) for _ in range(2)]
+        waiting = self.threads.run(called.append, "waiting")
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.gate.set()
+        for call in calls:
+            await call
+        await self.threads.run(called.append, "later")
+        self.assertEqual(called, ["later"])
+
     async def test_closed(self) -> None:
         """
         Nothing runs after it was closed.

@@ -45,6 +45,7 @@ from tests.script import (
     RelaySays,
     Script,
     ScriptedTestCase,
+    StopsComparing,
     ticket,
 )
 
@@ -618,6 +619,7 @@ class PasswordTests(AgentTestCase):
             >> self.notify()
             << Compares("alice", "pass")
             >> RelaySays(Cancel(session=1))
+            << StopsComparing(1)
             >> Cues("door", door).compared(None)
         )
         self.assertEqual((self.state.visits, self.state.comparing), ({}, set()))
@@ -659,6 +661,7 @@ class PasswordTests(AgentTestCase):
             >> self.notify()
             << Compares("alice", "pass")
             >> self.session.lost("gone")
+            << StopsComparing(1)
             >> Cues("door", door).compared(None)
             >> Cues("door", door).compared(wrong)
         )

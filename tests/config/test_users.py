@@ -67,6 +67,19 @@ class UsersTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, users, [("a:b", HASH)])
         self.assertIn("a:b", str(error))
 
+    def test_costly(self) -> None:
+        """
+        A hash that costs the relay more than those of C{hash-password} is not
+        taken, however its cost is made up; the message says what to do.
+        """
+        end = "ab" * 16 + ":" + "cd" * 32
+        for cost in ("131072:8:1", "65536:8:2", "32768:32:1", "1024:8:16"):
+            users([("alice", f"scrypt:{cost}:{end}")])
+        for cost in ("262144:8:1", "131072:8:2", "131072:9:1", "1048576:2:1", "65536:1:17"):
+            self.assertRaises(ValueError, users, [("alice", f"scrypt:{cost}:{end}")])
+        error = self.assertRaises(ValueError, users, [("al", f"scrypt:262144:8:1:{end}")])
+        self.assertIn("relaytunnel hash-password", str(error))
+
     def test_most(self) -> None:
         """
         A server has so many at most.

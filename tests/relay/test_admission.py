@@ -100,6 +100,66 @@ class AdmissionCase(SynchronousTestCase):
         return waited
 
 
+class StandingTests(AdmissionCase):
+    """
+    What is known of a source when a secret is to be checked that comes from it.
+    """
+
+    def standing(self, host: str, agent: str = "office") -> str:
+        newcomer = self.comes(host)
+        self.assertEqual(newcomer.tries(agent), 0)
+        newcomer.unanswered()
+        newcomer.gone()
+        return newcomer.standing
+
+    def test_new(self) -> None:
+        """
+        Of one that never came nothing is known.
+        """
+        self.assertEqual(self.standing(HOME), "new")
+
+    def test_known(self) -> None:
+        """
+        An agent is known where it came from, also when it is gone; others that
+        come from there are not.
+        """
+        agent = self.enters()
+        self.assertEqual(self.standing(HOME), "known")
+        agent.gone()
+        self.assertEqual(self.standing(HOME), "known")
+        self.assertEqual(self.standing(HOME, "other"), "new")
+        self.assertEqual(self.standing(OTHER), "new")
+
+    def test_charged(self) -> None:
+        """
+        One that was wrong is charged for as long as that counts.
+        """
+        self.fails(OTHER)
+        self.assertEqual(self.standing(OTHER), "charged")
+        self.clock.advance(5.1)
+        self.assertEqual(self.standing(OTHER), "new")
+
+    def test_charged_beside_an_agent(self) -> None:
+        """
+        So is one who was wrong behind the same address as an agent.
+        """
+        self.enters()
+        self.fails(HOME, "other")
+        self.assertEqual(self.standing(HOME, "other"), "charged")
+        self.assertEqual(self.standing(HOME), "known")
+
+    def test_gave_up(self) -> None:
+        """
+        One who leaves before the answer is charged like one who was wrong.
+        """
+        newcomer = self.comes(OTHER)
+        newcomer.tries("office")
+        newcomer.gave_up()
+        newcomer.gone()
+        self.assertEqual(self.standing(OTHER), "charged")
+        self.assertEqual(dict(self.admission.turned_away), {"gave up": 1})
+
+
 class CountTests(AdmissionCase):
     """
     How many there may be that have shown nothing.

@@ -793,20 +793,92 @@ class PasswordTests(RunningCase):
             unfinished.append(Deferred())
             return unfinished[-1]
 
-        self.patch(
-            relay.clients.passwords, "_threads", type("Slow", (), {"run": staticmethod(run)})
-        )
-        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
-        for number in range(1, 5):
-            await self.client(relay, said)
-            await eventually(lambda n=number: len(unfinished) == n, "it is compared")  # type: ignore[misc]
+        self.patch(relay.hashing._threads, "run", run)
+        for number in range(9):
+            given = basic(password=f"guess {number}")
+            await self.client(
+                relay, f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {given}\r\n\r\n".encode()
+            )
+        await eventually(lambda: len(relay.hashing._queue) == 8, "they wait")
         answer = await self.answer(relay, f"Authorization: {basic()}")
         self.assertTrue(answer.startswith("HTTP/1.1 503 "), answer)
         self.assertIn("\r\nX-Relaytunnel-Code: busy\r\n", answer)
-        for each in unfinished:
-            each.callback(True)
-        for _ in range(4):
+        while unfinished:
+            unfinished.pop().callback(True)
+        for _ in range(9):
             await control.hears(Notify)
+
+    async def test_same_at_once(self) -> None:
+        """
+        Many clients of one address that give the same one at once all come in,
+        and it is compared once.
+        """
+        relay, control = await self.with_users()
+        answer: Deferred[bool] = Deferred()
+        asked: list[object] = []
+
+        def run(*given: object) -> Deferred[bool]:
+            asked.append(given)
+            return answer
+
+        self.patch(relay.hashing._threads, "run", run)
+        said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
+        for _ in range(14):
+            await self.client(relay, said)
+        await eventually(lambda: len(relay.clients.present) == 14, "they wait")
+        await eventually(lambda: asked, "it is compared")
+        answer.callback(True)
+        for _ in range(14):
+            await control.hears(Notify)
+        self.assertEqual(len(asked), 1)
+
+    async def test_turn_given_up(self) -> None:
+        """
+        Nothing is compared for those who left before their turn.
+        """
+        relay, control = await self.with_users()
+        running: Deferred[bool] = Deferred()
+        self.patch(relay.hashing._threads, "run", lambda *given: running)
+        clients = [
+            await self.client(
+                relay,
+                f"GET / HTTP/1.1\r\nHost: web\r\n"
+                f"Authorization: {basic(password=str(number))}\r\n\r\n".encode(),
+            )
+            for number in range(4)
+        ]
+        await eventually(lambda: len(relay.hashing._queue) == 3, "they wait")
+        for client in clients:
+            client.reset()
+        await eventually(lambda: not len(relay.hashing._queue), "none is to be compared")
+        self.assertEqual(relay.clients.passwords._compared, {})
+        running.callback(True)
+        self.assertEqual(notices(control), [])
+
+    async def test_drains_meanwhile(self) -> None:
+        """
+        A relay that is told to stop does not wait for those whose turn has not
+        come: they are told so.
+        """
+        relay, _ = await self.with_users()
+        running: Deferred[bool] = Deferred()
+        self.patch(relay.hashing._threads, "run", lambda *given: running)
+        first, second = [
+            await self.client(
+                relay,
+                f"GET / HTTP/1.1\r\nHost: web\r\n"
+                f"Authorization: {basic(password=word)}\r\n\r\n".encode(),
+            )
+            for word in ("pass", "guess")
+        ]
+        await eventually(lambda: len(relay.hashing._queue) == 1, "it waits")
+        drained = relay.drain()
+        told = await second.end_of_all()
+        self.assertTrue(told.startswith(b"HTTP/1.1 503 "), told)
+        self.assertIn(b"\r\nX-Relaytunnel-Code: shutdown\r\n", told)
+        running.callback(False)
+        self.assertTrue((await first.end_of_all()).startswith(b"HTTP/1.1 401 "))
+        await drained
 
     async def compared(self) -> tuple[RelayService, RawControl, Peer, Deferred[bool]]:
         """
@@ -820,9 +892,7 @@ class PasswordTests(RunningCase):
             asked.append(given)
             return answer
 
-        self.patch(
-            relay.clients.passwords, "_threads", type("Slow", (), {"run": staticmethod(run)})
-        )
+        self.patch(relay.hashing._threads, "run", run)
         said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
         client = await self.client(relay, said)
         await eventually(lambda: asked, "it is compared")
@@ -909,7 +979,7 @@ class PasswordTests(RunningCase):
         said = f"GET / HTTP/1.1\r\nHost: web\r\nAuthorization: {basic()}\r\n\r\n".encode()
         await self.client(relay, said)
         await control.hears(Notify)
-        self.patch(relay.clients.passwords, "_threads", None)
+        self.patch(relay.hashing, "_threads", None)
         await self.client(relay, said)
         await control.hears(Notify)
 
@@ -997,47 +1067,16 @@ class AdmissionTests(RunningCase):
 
     async def test_too_many_wait(self) -> None:
         """
-        When an agent has been notified of as many as may be, the next wait until
-        it is their turn, in order, and what they say is not read meanwhile.
+        When too many wait for a server, the next is told that it is busy.
         """
         relay = self.start_relay({"waiting_per_server": 2})
         control = await self.raw_agent(relay, "web", "shop")
-        sessions = [await self.session(relay, control) for _ in range(2)]
-        room, waiting = relay.visits.room, []
-        for number in range(2):
-            client = await self.client(relay, request("web") + b"%d" % number * 100_000)
-            await eventually(lambda n=number: room.queued > n, "it is queued")  # type: ignore[misc]
-            waiting.append(client)
-        await self.session(relay, control, "shop")
-        for client, (before, notify) in zip(waiting, sessions, strict=True):
-            data = await self.raw_data(relay, notify.ticket)
-            await data.hears(b"GET")
-            last = await control.hears(Notify)
-            data = await self.raw_data(relay, last.ticket)
-            await data.hears(b"GET")
-            await data.hears(b"%d" % waiting.index(client) * 100_000)
-            data.say(b"here you are")
-            await client.hears(b"here you are")
-            before.reset()
-        self.assertEqual(room.queued, 0)
-
-    async def test_too_many_queued(self) -> None:
-        """
-        When no more can wait the source that has the most pays.
-        """
-        relay = self.start_relay({"waiting_per_server": 1, "queued": 2})
-        control = await self.raw_agent(relay, "web")
-        await self.session(relay, control)
-        room = relay.visits.room
-        first, last = [await self.client(relay, request("web")) for _ in range(2)]
-        await eventually(lambda: room.queued == 2, "they are queued")
+        for _ in range(2):
+            await self.session(relay, control)
         answer = await self.get(relay, "web")
         self.assertTrue(answer.startswith("HTTP/1.1 503 "), answer)
-        self.assertIn("2 clients are queued at this relay", answer)
-        self.assertIn("Retry-After", answer)
-        other = await self.client(relay, request("web"), source="127.0.0.2")
-        await last.hears(b"too many clients wait at this relay")
-        self.assertEqual((first.received, other.received), (b"", b""))
+        self.assertIn(Code.BUSY.value, answer)
+        await self.session(relay, control, "shop")
 
     async def test_too_many_sessions(self) -> None:
         """
@@ -1073,15 +1112,12 @@ class AdmissionTests(RunningCase):
 
     async def test_too_fast(self) -> None:
         """
-        Clients whose like left before they were served have to wait, and come
-        too late when the rate allows no more of them.
+        Clients that come faster than the agent may be told are turned away.
         """
-        relay = self.start_relay({"notify_burst": 8, "notify_rate": 0.1, "waiting": 1.0})
+        relay = self.start_relay({"notify_burst": 8, "notify_rate": 0.1})  # a quarter each
         control = await self.raw_agent(relay, "web")
-        for _ in range(2):  # a quarter of the burst
-            client, _ = await self.session(relay, control)
-            client.reset()
-            await control.hears(Cancel)
+        for _ in range(2):
+            await self.session(relay, control)
         self.assertIn("503", await self.get(relay, "web"))
 
     async def test_refused_on_an_own_port(self) -> None:

@@ -258,6 +258,7 @@ class ForWhomTests(PublishingCase):
             (("", HASH),),
             (("alice", "hunter2"),),
             (("alice", "scrypt:1048576:32:1:" + "00" * 16 + ":" + "00" * 32),),
+            (("alice", "scrypt:131072:8:2:" + "00" * 16 + ":" + "00" * 32),),
             tuple((f"user {number}", HASH) for number in range(65)),
         ):
             self.assertNotIn("hunter2", self.rejected_for(users=users))

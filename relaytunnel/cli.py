@@ -27,6 +27,7 @@ from relaytunnel.config.names import connection_id, port_number
 from relaytunnel.config.users import user_name
 from relaytunnel.errors import RelayTunnelError
 from relaytunnel.passwords import VARIABLE
+from relaytunnel.terminal import error
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort
 
 __all__ = ["main"]
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(parsed)
     except RelayTunnelError as fault:
-        print(f"relaytunnel: {fault}", file=sys.stderr)
+        error(f"relaytunnel: {fault}")
         return 1
     except BrokenPipeError:
         # Whoever read our output has had enough of it.

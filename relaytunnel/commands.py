@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -31,6 +30,7 @@ from relaytunnel.config import (
 from relaytunnel.config.limits import LIMIT_KEYS
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.passwords import new_password, password_of
+from relaytunnel.terminal import error, say
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _UPGRADED_WITHIN = 40.0
 def hash_password(parsed: argparse.Namespace) -> int:
     from relaytunnel.accounts.secrets import hash_chosen
 
-    print(hash_chosen(new_password()))
+    say(hash_chosen(new_password()))
     return 0
 
 
@@ -108,7 +108,7 @@ def upgrade(parsed: argparse.Namespace) -> int:
         time.sleep(0.05)
         now = state.read_facts()
         if now is not None and now.pid not in (0, facts.pid):
-            print(f"the process {now.pid} has taken over from {facts.pid}")
+            say(f"the process {now.pid} has taken over from {facts.pid}")
             return 0
         if now is not None and now.kept_on > facts.kept_on:
             raise StateError(f"the process {facts.pid} goes on: {now.kept_on_because}")
@@ -135,18 +135,12 @@ def invite(parsed: argparse.Namespace) -> int:
         rights = store.rights(parsed.agent)
     finally:
         store.close()
-    print(facts.invitation(parsed.agent, secret))
+    say(facts.invitation(parsed.agent, secret))
     if rights is None or not rights.publish:
-        print(
-            f"{parsed.agent} may publish nothing yet; say what with --publish NAME",
-            file=sys.stderr,
-        )
+        error(f"{parsed.agent} may publish nothing yet; say what with --publish NAME")
     else:
         ports = ", ".join(f"{first}-{last}" for first, last in rights.ports) or "none"
-        print(
-            f"{parsed.agent} may publish {', '.join(rights.publish)}; ports: {ports}",
-            file=sys.stderr,
-        )
+        error(f"{parsed.agent} may publish {', '.join(rights.publish)}; ports: {ports}")
     return 0
 
 
@@ -158,9 +152,9 @@ def revoke(parsed: argparse.Namespace) -> int:
     finally:
         store.close()
     if not known:
-        print(f"relaytunnel: there is no agent {parsed.agent}", file=sys.stderr)
+        error(f"relaytunnel: there is no agent {parsed.agent}")
         return 1
-    print(f"{parsed.agent} is revoked")
+    say(f"{parsed.agent} is revoked")
     return 0
 
 
@@ -185,7 +179,7 @@ def agents(parsed: argparse.Namespace) -> int:
         ]
         listed = {account.agent for account in accounts}
         rows += [{"id": each, "online": True} for each in sorted((online or set()) - listed)]
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return 0
     table = [("AGENT", "MAY PUBLISH", "LAST SEEN", "ONLINE")]
     table += [_row(account, online) for account in accounts]
@@ -195,9 +189,9 @@ def agents(parsed: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
     if online is None:
-        print("the relay does not answer: who is online is not known", file=sys.stderr)
+        error("the relay does not answer: who is online is not known")
     return 0
 
 
@@ -233,7 +227,7 @@ def publish(parsed: argparse.Namespace) -> int:
     from relaytunnel.agent.local import Publish, ask_agent
 
     for address in ask_agent(parsed.agent, Publish(server=parsed.server)):
-        print(address)
+        say(address)
     return 0
 
 
@@ -247,7 +241,7 @@ def withdraw(parsed: argparse.Namespace) -> int:
 def check(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.file)
     if isinstance(config, RelayConfig):
-        print(
+        say(
             f"{parsed.file}: a relay's file without faults: {config.name},"
             f" {len(config.accounts)} accounts, agents at {config.agents},"
             f" clients at {', '.join(map(str, config.clients))}"
@@ -255,11 +249,11 @@ def check(parsed: argparse.Namespace) -> int:
     else:
         assert isinstance(config, AgentConfig)
         names = ", ".join(server.id for server in config.servers) or "no server"
-        print(f"{parsed.file}: an agent's file without faults: it publishes {names}")
+        say(f"{parsed.file}: an agent's file without faults: it publishes {names}")
     for key, name in LIMIT_KEYS.items():
         value, default = getattr(config.limits, name), getattr(Limits(), name)
         if value != default:
-            print(f"[limits] {key} = {value:.9g}, by default {default:.9g}")
+            say(f"[limits] {key} = {value:.9g}, by default {default:.9g}")
     return 0
 
 

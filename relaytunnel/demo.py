@@ -27,6 +27,7 @@ from twisted.logger import ILogObserver, textFileLogObserver
 
 from relaytunnel.errors import RelayTunnelError
 from relaytunnel.steps import watch
+from relaytunnel.terminal import error, say
 
 __all__ = ["Demo", "DemoFailed", "run_demo", "step_log"]
 
@@ -271,7 +272,7 @@ class Demo:
             if not self._shown_at:
                 self._shown_at = each.time
             after = (each.time - self._shown_at) * 1000
-            print(f"  {each.step:8} {after:9.1f} ms  {each.what}", flush=True)
+            say(f"  {each.step:8} {after:9.1f} ms  {each.what}")
 
     def visit(self, close: bool) -> None:
         """
@@ -388,20 +389,20 @@ def run_demo(once: bool) -> int:
     began = time.monotonic()
     try:
         with Demo() as demo:
-            print(next(headings), flush=True)
+            say(next(headings))
             address = demo.start()
-            print(f"  the server is reached at {address}\n\n{next(headings)}", flush=True)
+            say(f"  the server is reached at {address}\n\n{next(headings)}")
             demo.visit(close=True)
             if shutil.which("curl") is not None:
-                print(f"\n{next(headings)}", flush=True)
+                say(f"\n{next(headings)}")
                 demo.visit(close=False)
-            print(f"\nIt works: all of this took {time.monotonic() - began:.1f} s.", flush=True)
+            say(f"\nIt works: all of this took {time.monotonic() - began:.1f} s.")
             if not once:
-                print(f"Visit {address} with a browser; Ctrl-C ends the demo.", flush=True)
+                say(f"Visit {address} with a browser; Ctrl-C ends the demo.")
                 with contextlib.suppress(KeyboardInterrupt):
                     threading.Event().wait()
-                print()
+                say()
     except DemoFailed as fault:
-        print(f"relaytunnel demo: {fault}", file=sys.stderr)
+        error(f"relaytunnel demo: {fault}")
         return 1
     return 0

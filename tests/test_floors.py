@@ -63,6 +63,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.draining": 4,
     "relaytunnel.tap": 5,
     "relaytunnel.cli": 5,
+    "relaytunnel.terminal": 1,
     "relaytunnel.commands": 5,
     "relaytunnel.demo": 5,
     "relaytunnel.passwords": 5,

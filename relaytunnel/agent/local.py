@@ -22,6 +22,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from relaytunnel.agent.servers import OwnServer
+from relaytunnel.config.names import printable
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import ConfigError, Rejection, StateError
 
@@ -130,7 +131,7 @@ def _failed(failure: Failure) -> Answer:
     if failure.check(CancelledError):  # who asked has hung up
         return Answer(error="nobody waits for the answer")
     failure.trap(Rejection)
-    return Answer(error=str(failure.value))
+    return Answer(error=printable(str(failure.value)))
 
 
 class _Socket(Factory):
@@ -194,4 +195,4 @@ def ask_agent(path: str, request: Publish | Withdraw) -> tuple[str, ...]:
         raise StateError(f"{path}: what answers is no agent") from None
     if answer.error:
         raise StateError(answer.error)
-    return answer.addresses
+    return tuple(map(printable, answer.addresses))

@@ -291,7 +291,7 @@ class ServedClient:
             version,
             _address(notify.client),
             _address(notify.came_to) or _NOWHERE,
-            name if kind in ("host", "sni") else None,
+            name if kind in ("host", "sni") and len(name.encode()) < 256 else None,
         )
 
     def _over(self, report: SpliceReport) -> None:
@@ -340,8 +340,9 @@ _NOWHERE = ("::", 0)
 
 
 def _address(text: str) -> tuple[str, int] | None:
+    # Of a form that its message has checked: "²".isdigit() holds, for one.
     host, _, port = text.rpartition(":")
-    return (host, int(port)) if host and port.isdigit() else None
+    return (host.strip("[]"), int(port)) if host else None
 
 
 def _timed_out(result: Any, limit: float) -> Any:

@@ -17,6 +17,7 @@ from twisted.python import usage
 
 from relaytunnel import __version__
 from relaytunnel.errors import RelayTunnelError
+from relaytunnel.terminal import error, safe, say
 
 __all__ = ["PluginOptions", "Told", "keep_time", "to_terminal"]
 
@@ -77,7 +78,7 @@ def to_terminal(text: str) -> None:
     Show a text to whoever started this process, past the log.
     """
     if sys.__stdout__ is not None:
-        sys.__stdout__.write(text)
+        sys.__stdout__.write(safe(text))
         sys.__stdout__.flush()
 
 
@@ -92,7 +93,7 @@ class PluginOptions(usage.Options):
 
     def opt_version(self) -> None:
         """Show relaytunnel's version and exit."""
-        print(f"relaytunnel {__version__}")
+        say(f"relaytunnel {__version__}")
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:
@@ -112,8 +113,8 @@ class PluginOptions(usage.Options):
         except usage.UsageError as fault:
             if self.parent is None:
                 raise
-            print(f"See 'twistd {self.plugin} --help'.", file=sys.stderr)
-            print(f"twistd {self.plugin}: {fault}", file=sys.stderr)
+            error(f"See 'twistd {self.plugin} --help'.")
+            error(f"twistd {self.plugin}: {fault}")
             raise SystemExit(1) from None
 
     @property

@@ -28,6 +28,7 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.errors import ProtocolError, StateError
 from relaytunnel.interfaces import IRunningSplice, Lost
 from relaytunnel.splice import SpliceReport, best_engine
+from relaytunnel.terminal import say
 from relaytunnel.visiting.asking import PATIENCE, AnswerReader, HostPort
 
 __all__ = ["Forward", "run_forward"]
@@ -258,4 +259,4 @@ def run_forward(
 
 def _tell(line: str, stream: TextIO) -> None:
     with contextlib.suppress(OSError):  # nobody reads it
-        print(line, file=stream, flush=True)
+        say(line, stream)

@@ -70,6 +70,14 @@ _Reason = Annotated[str, msgspec.Meta(max_length=256)]
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Agent = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
+_PORT = r"(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ZONE = r"(?:%[0-9A-Za-z_.-]{1,32})?"
+_Peer = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=96, pattern=rf"\A(?:|unix|\[?[0-9A-Fa-f:.]{{2,45}}{_ZONE}\]?:{_PORT})\Z"
+    ),
+]
 _Address = Annotated[str, msgspec.Meta(max_length=LONGEST_ADDRESS)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400)]
@@ -228,7 +236,8 @@ class Notify(_Message, frozen=True):
 
     @ivar session: the relay's number for the session.
     @ivar ticket: the one-time secret that joins a data channel to it.
-    @ivar client: address of the client, C{host:port}.
+    @ivar client: address of the client, C{host:port}; C{unix} or nothing if it
+        has none.
     @ivar arrived: how it named the server, e.g. C{host:web.example.net}.
     @ivar endpoint: where to dial, one of the standing request's.
     @ivar deadline: seconds until the ticket expires.
@@ -241,11 +250,11 @@ class Notify(_Message, frozen=True):
     session: _Number
     connection_id: _Id
     ticket: _Ticket
-    client: _Text
+    client: _Peer
     arrived: _Text
     endpoint: _Text = SAME_ENDPOINT
     deadline: _Seconds = 10.0
-    came_to: _Text = ""
+    came_to: _Peer = ""
     user: _Given = ""
     password: _Given = ""
 

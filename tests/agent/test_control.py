@@ -113,7 +113,7 @@ class LogTests(RunningCase):
             Welcome(relay=evil, node=evil, sessions=1, ping=60.0),
             Registered(connection_id="web", reach=(evil,)),
             StandingRequest(connection_id="web"),
-            Notify(session=1, connection_id=evil, ticket=bytes(32), client=evil, arrived=evil),
+            Notify(session=1, connection_id=evil, ticket=bytes(32), client="", arrived=evil),
             Rejected(connection_id="web", code=evil, reason=evil * 30),
             Goodbye(code=evil, reason=evil),
         )

@@ -37,8 +37,10 @@ KINDS: tuple[type[Message], ...] = Message.__args__
 _LONG = 24
 
 _STRATEGIES: dict[type, Callable[[Any], st.SearchStrategy[Any]]] = {
-    msgspec.inspect.StrType: lambda kind: st.text(
-        min_size=kind.min_length or 0, max_size=min(kind.max_length, _LONG)
+    msgspec.inspect.StrType: lambda kind: (
+        st.from_regex(kind.pattern)
+        if kind.pattern
+        else st.text(min_size=kind.min_length or 0, max_size=min(kind.max_length, _LONG))
     ),
     msgspec.inspect.BytesType: lambda kind: st.binary(
         min_size=kind.min_length, max_size=kind.max_length
@@ -261,6 +263,61 @@ class FaultTests(SynchronousTestCase):
         Text that is not UTF-8 is refused.
         """
         self.fault(pack(t="withdraw", connection_id="web").replace(b"web", b"w\xffb"))
+
+
+class PeerTests(SynchronousTestCase):
+    """
+    Whose connection it is, as a relay says it.
+    """
+
+    def notified(self, client: str) -> bytes:
+        return encode(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=bytes(TICKET_BYTES),
+                client=client,
+                arrived="name",
+                came_to=client,
+            )
+        )
+
+    def test_forms(self) -> None:
+        """
+        An IP address and a port, or none.
+        """
+        for client in (
+            "",
+            "unix",
+            "203.0.113.9:0",
+            "203.0.113.9:65535",
+            "2001:db8::7:5000",
+            "[2001:db8::7]:5000",
+            "fe80::1%eth0:1",
+            "::ffff:203.0.113.9:1",
+        ):
+            self.assertIsInstance(decode(self.notified(client)), Notify, client)
+
+    def test_faults(self) -> None:
+        """
+        Anything else is malformed: digits of other scripts, ports that are
+        none, names, controls, lines, what is too long.
+        """
+        for client in (
+            "1.2.3.4:\u00b2",
+            "1.2.3.4:\u0662",
+            "1.2.3.4:65536",
+            "1.2.3.4:99999",
+            "1.2.3.4:-1",
+            "1.2.3.4:",
+            "1.2.3.4:1\n",
+            "\x1b[2J:1",
+            "host.example:1",
+            "1.2.3.4",
+            "1" * 97 + ":1",
+        ):
+            with self.assertRaises(ProtocolError):
+                decode(self.notified(client))
 
 
 class SecrecyTests(SynchronousTestCase):

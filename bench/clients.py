@@ -21,7 +21,16 @@ from collections.abc import Iterator
 from bench.origins import BIG, HELLO
 from bench.processes import BenchFailed
 
-__all__ = ["Deaths", "bulk", "open_sessions", "ping", "requests", "stalled_sessions", "verify"]
+__all__ = [
+    "Deaths",
+    "bulk",
+    "burst",
+    "open_sessions",
+    "ping",
+    "requests",
+    "stalled_sessions",
+    "verify",
+]
 
 _PATIENCE = 30.0
 _RESET = struct.pack("ii", 1, 0)
@@ -123,6 +132,42 @@ def requests(port: int, seconds: float, connections: int, close: bool) -> dict[s
         for number in re.findall(r"\d+", " ".join(line))
     )
     return {"rate": float(found[1]), "count": float(count[1]), "errors": float(errors)}
+
+
+def burst(port: int, count: int) -> dict[str, float]:
+    """
+    Ask for a small page on so many connections that are opened at the same time.
+
+    @return: how many of them had no page as C{refused}, and after how many
+        C{seconds} the last one had its own.
+    """
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answers: dict[socket.socket, bytes] = {}
+    began = time.monotonic()
+    served = 0
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+            selector.register(sock, selectors.EVENT_WRITE)
+            answers[sock] = b""
+        while selector.get_map() and time.monotonic() - began < _PATIENCE:
+            for key, events in selector.select(1.0):
+                sock = key.fileobj  # type: ignore[assignment]
+                try:
+                    if events & selectors.EVENT_WRITE:
+                        sock.send(request)
+                        selector.modify(sock, selectors.EVENT_READ)
+                        continue
+                    data = sock.recv(1 << 16)
+                except OSError:
+                    data = b""
+                answers[sock] += data
+                if not data:
+                    selector.unregister(sock)
+                    served += answers[sock].endswith(HELLO.encode())
+    return {"refused": float(count - served), "seconds": time.monotonic() - began}
 
 
 def ping(port: int, seconds: float, size: int = 64) -> dict[str, float]:

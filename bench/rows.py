@@ -22,7 +22,7 @@ from bench.processes import (
     tcp_connections,
     wait_for,
 )
-from bench.ways import OURS, Reached, start_relaytunnel
+from bench.ways import OURS, RAISED, Reached, start_relaytunnel
 
 __all__ = ["ROWS", "Bar", "Metric", "Row", "Setting"]
 
@@ -160,7 +160,7 @@ def _of_its_own(setting: Setting, way: str, reached: Reached) -> Iterator[Reache
     data = "tls" if way == "ours-tls" else "plain"
     targets = setting.origins.ports()
     fresh = start_relaytunnel(
-        setting.processes, [(name, targets[name], free_port()) for name in targets], data
+        setting.processes, [(name, targets[name], free_port()) for name in targets], data, RAISED
     )
     try:
         yield fresh
@@ -233,6 +233,16 @@ def _stalled(setting: Setting, way: str, reached: Reached) -> Figures:
             "growth": (size - before) / (1 << 20),
             "ratio": beside["p50"] / without["p50"],
         }
+
+
+def _burst(setting: Setting, way: str, reached: Reached) -> Figures:
+    port, data = free_port(), "tls" if way == "ours-tls" else "plain"
+    fresh = start_relaytunnel(setting.processes, [("http", setting.origins.http, port)], data)
+    try:
+        few, many = clients.burst(port, 100), clients.burst(port, 1000)
+    finally:
+        setting.processes.stop(fresh.processes)
+    return {"few": few["refused"], "many": many["refused"], "seconds": many["seconds"]}
 
 
 def _deaths(setting: Setting, way: str, reached: Reached) -> Figures:
@@ -378,6 +388,22 @@ ROWS = [
         ),
         _stalled,
         (Bar("size", "ours", 300.0), Bar("size", "ours-tls", 300.0)),
+        ways=("ours", "ours-tls"),
+    ),
+    Row(
+        "burst",
+        "clients of one address at once, at default limits",
+        (
+            Metric("few", "refused of 100", "", True),
+            Metric("many", "refused of 1,000", "", True),
+            Metric("seconds", "until 1,000 were served", "s", True),
+        ),
+        _burst,
+        tuple(
+            Bar(metric, way, most)
+            for metric, most in (("few", 0.0), ("many", 0.0), ("seconds", 10.0))
+            for way in OURS
+        ),
         ways=("ours", "ours-tls"),
     ),
     Row(

@@ -28,7 +28,16 @@ from cryptography.x509.oid import NameOID
 from bench.origins import Origins
 from bench.processes import Processes, answers, children, free_port, wait_for
 
-__all__ = ["OURS", "TWISTD", "WAYS", "Reached", "Way", "make_certificate", "start_relaytunnel"]
+__all__ = [
+    "OURS",
+    "RAISED",
+    "TWISTD",
+    "WAYS",
+    "Reached",
+    "Way",
+    "make_certificate",
+    "start_relaytunnel",
+]
 
 
 @dataclass
@@ -115,8 +124,11 @@ state = "{d}/state"
 agents = "tcp:{agents}:interface=127.0.0.1"
 clients = ["tcp:{clients}:interface=127.0.0.1"]
 admin = "off"
+"""
+
+RAISED = """
 [limits]
-# All limits are on.  One address is all clients here, so these are higher.
+# For thousands of sessions at a time: one address is all clients here.
 waiting-per-client = 10000
 waiting-per-server = 10000
 waiting-per-agent = 10000
@@ -127,13 +139,13 @@ sessions-per-agent = 10000
 notify-rate = 10000
 notify-burst = 10000
 """
-_LIMITS = _RELAY.partition("[limits]")[2]
 
 
 def start_relaytunnel(
     processes: Processes,
     servers: Sequence[tuple[str, int, int]],
     data: str,
+    limits: str = "",
 ) -> Reached:
     """
     Start a relay and an agent, as a user does, each a C{twistd} with a log file.
@@ -141,11 +153,12 @@ def start_relaytunnel(
     @param servers: an ID, the port of the server, and the port for clients or
         0, for each.
     @param data: C{plain} or C{tls}.
+    @param limits: a table of them for both; nothing for those they have by default.
     """
     d = processes.make_directory(f"relaytunnel-{data}")
     agents, clients = free_port(), free_port()
-    (d / "relay.toml").write_text(_RELAY.format(d=d, agents=agents, clients=clients))
-    lines = ["[agent]", f'join-file = "{d}/state/invitation"', "[limits]", _LIMITS]
+    (d / "relay.toml").write_text(_RELAY.format(d=d, agents=agents, clients=clients) + limits)
+    lines = ["[agent]", f'join-file = "{d}/state/invitation"', limits]
     for name, target, port in servers:
         lines += ["[[server]]", f'id = "{name}"', f'target = "127.0.0.1:{target}"']
         lines += [f'data = "{data}"']

@@ -35,12 +35,16 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the command.
+    Run the command; without one, print what there is.
 
     @return: the exit code: 0, or 1 with the reason on standard error; wrong
         usage ends with 2.
     """
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.run is None:
+        parser.print_help()
+        return 0
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
         return run(parsed)
@@ -60,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         " are 'twistd relay' and 'twistd agent'.",
     )
     parser.add_argument("--version", action="version", version=f"relaytunnel {__version__}")
-    names = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    names = parser.add_subparsers(metavar="COMMAND")
 
     demo = names.add_parser(
         "demo",

@@ -79,6 +79,10 @@ def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
 
     config = load_relay(parsed.config) if parsed.config else None
     path = parsed.state or (config.state if config is not None else default_state())
+    if not path:
+        raise StateError(
+            "this user has no home directory; name the relay's state directory with --state"
+        )
     state = StateDirectory(path)
     facts = state.read_facts()
     if facts is None:

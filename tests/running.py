@@ -707,8 +707,15 @@ class RunningCase(TestCase):
     source: str | None = None
     """The address of loopback to connect from, where a test needs one of its own."""
 
-    async def _dial(self, protocol: Protocol, port: int, tls: AgentTLS | None = None) -> None:
-        own = None if self.source is None else (self.source, 0)
+    async def _dial(
+        self,
+        protocol: Protocol,
+        port: int,
+        tls: AgentTLS | None = None,
+        source: str | None = None,
+    ) -> None:
+        source = source or self.source
+        own = None if source is None else (source, 0)
         endpoint: Any = TCP4ClientEndpoint(reactor, HOST, port, timeout=5, bindAddress=own)
         if tls is not None:
             endpoint = wrapClientTLS(tls, endpoint)
@@ -720,19 +727,21 @@ class RunningCase(TestCase):
         if protocol.lost is None:
             protocol.transport.abortConnection()
 
-    async def dial(self, port: int) -> Peer:
+    async def dial(self, port: int, source: str | None = None) -> Peer:
         """
         Connect to a port of loopback.
         """
         peer = Peer()
-        await self._dial(peer, port)
+        await self._dial(peer, port, source=source)
         return peer
 
-    async def client(self, relay: RelayService, said: bytes = b"") -> Peer:
+    async def client(
+        self, relay: RelayService, said: bytes = b"", source: str | None = None
+    ) -> Peer:
         """
         Come to the relay's shared port as a client, and say this.
         """
-        peer = await self.dial(relay.facts.clients[0])
+        peer = await self.dial(relay.facts.clients[0], source)
         peer.say(said)
         return peer
 

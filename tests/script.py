@@ -66,6 +66,7 @@ __all__ = [
     "LetsIn",
     "NotPublished",
     "OpensPort",
+    "Pauses",
     "Published",
     "Refuses",
     "RelaySays",
@@ -341,6 +342,16 @@ class Tells:
 
 
 @dataclass(frozen=True)
+class Pauses:
+    """
+    A client is read no more for a while, or again.
+    """
+
+    client: str
+    paused: bool
+
+
+@dataclass(frozen=True)
 class Joins:
     """
     A client channel and a data channel are joined.
@@ -385,7 +396,12 @@ class FakeClientDoor:
         self.client = client
         self.host = self.source = client.rpartition(":")[0]
         self.came_to = ""
+        self.many = False
+        self.held = 0
         self._script = script
+
+    def hold(self, paused: bool) -> None:
+        self._script.record(Pauses(self.client, paused))
 
     def tell(self, failing: Failing) -> None:
         self._script.record(Tells(self.client, failing))
@@ -622,7 +638,7 @@ class FakeRelayDoor:
     def authenticated(self, ping: float) -> None:
         self._ping = ping
 
-    def welcomed(self, relay: str) -> None:
+    def welcomed(self, relay: str, releases: bool) -> None:
         self._script.record(IsIn(relay, self._ping, self._name))
 
     def denied(self, code: str, reason: str) -> None:

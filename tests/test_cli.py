@@ -379,9 +379,29 @@ class UsageTests(CommandTests):
 
     def test_nothing(self) -> None:
         """
-        Without a command it ends with exit code 2.
+        Without a command there is the help as well.
         """
-        self.assertEqual(self.run_command()[0], 2)
+        self.assertEqual(self.run_command(), self.run_command("--help"))
+
+    def test_module(self) -> None:
+        """
+        C{python -m relaytunnel} is the same.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "relaytunnel"], capture_output=True, text=True, check=True
+        )
+        self.assertIn("usage: relaytunnel ", done.stdout)
+        self.assertIn("demo", done.stdout)
+
+    def test_no_home(self) -> None:
+        """
+        A user without a home directory is told to name the state directory.
+        """
+        self.patch(os, "getuid", lambda: 54321)
+        self.patch(os, "environ", {})
+        code, _, err = self.run_command("agents")
+        self.assertEqual(code, 1)
+        self.assertIn("--state", err)
 
     def test_unknown(self) -> None:
         """

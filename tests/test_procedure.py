@@ -96,7 +96,7 @@ from tests.script import (
 )
 
 RIGHTS = Rights(("*",), ((20000, 20003),))
-WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0)
+WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True)
 REQUEST = b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n"
 CLIENT = "203.0.113.9:50000"
 REFUSED = Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")

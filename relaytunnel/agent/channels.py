@@ -150,7 +150,11 @@ class DataChannels:
     Where data channels come from and go to.
 
     @ivar demand: for them.
+    @ivar releases: whether the relay says when it has let go of a session,
+        L{relaytunnel.wire.messages.Welcome}.
     """
+
+    releases = False
 
     def __init__(
         self,
@@ -205,13 +209,23 @@ class DataChannels:
         @return: the channel that was parked last, if there is one.
         """
         self.demand.add()
-        while self._parked:
-            channel, alarm = self._parked.popitem()
-            alarm.cancel()
+        for channel in reversed(list(self._parked)):
+            if channel.usable and not (channel.released and channel.silent):
+                channel.read_now()
+            if channel not in self._parked or (self._is_busy(channel) and channel.usable):
+                continue
+            self._parked.pop(channel).cancel()
             if channel.usable and channel.silent:
                 return channel
             channel.close()
         return None
+
+    def _is_busy(self, channel: DataChannel) -> bool:
+        """
+        Whether the relay may still be passing on what the last session said,
+        to a client that is slow to take it: it would read no ticket meanwhile.
+        """
+        return self.releases and not channel.released
 
     def dial(self) -> Deferred[DataChannel]:
         """

@@ -31,7 +31,7 @@ class Home(Protocol):
     The agent behind the control channel.
     """
 
-    def online(self, control: RelayControl, relay: str) -> None:
+    def online(self, control: RelayControl, relay: str, releases: bool) -> None:
         """S2: the relay let us in."""
 
     def offline(self, control: RelayControl, reason: str) -> None:
@@ -94,11 +94,11 @@ class RelayControl(ControlChannel):
             return
         self.session.connected()
 
-    def welcomed(self, relay: str) -> None:
+    def welcomed(self, relay: str, releases: bool) -> None:
         """
         S2
         """
-        self._home.online(self, relay)
+        self._home.online(self, relay, releases)
 
     def authenticated(self, ping: float) -> None:
         self._disarm()

@@ -145,8 +145,9 @@ class AgentService(Service):
 
     # What the control channel says
 
-    def online(self, control: RelayControl, relay: str) -> None:
+    def online(self, control: RelayControl, relay: str, releases: bool) -> None:
         self.control = control
+        self.channels.releases = releases
         # The very address that answered: behind one name there may be several
         # relays, and only this one knows the tickets.
         address: Any = control.transport.getPeer()  # type: ignore[union-attr]

@@ -59,8 +59,8 @@ class RelayDoor(Protocol):
     def authenticated(self, ping: float) -> None:
         """The relay let us in: full-sized messages, and pings."""
 
-    def welcomed(self, relay: str) -> None:
-        """S2: we are in."""
+    def welcomed(self, relay: str, releases: bool) -> None:
+        """S2: we are in, at a relay that says STOP behind every session, or not."""
 
     def denied(self, code: str, reason: str) -> None:
         """S2: we are not let in."""
@@ -183,7 +183,7 @@ def _build() -> Callable[[_Core], _Stay]:
     def register_all(stay: _Stay, core: _Core, message: Welcome) -> None:
         core.door.authenticated(message.ping)
         core.state.backoff.welcomed()
-        core.door.welcomed(message.relay)
+        core.door.welcomed(message.relay, message.releases)
         for registration in core.state.servers.registrations():
             happened("S3", f"the agent registers the server {registration.connection_id}")
             core.door.send(registration)

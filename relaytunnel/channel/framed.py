@@ -50,16 +50,20 @@ class DataChannel(Protocol):
     @ivar idle: called with this channel when a session has ended cleanly, and
         a peer that was slow to read has taken what there was.
     @ivar lost: called with this channel when the connection is gone.
+    @ivar released: whether the relay has let go of the session before, by what
+        it has said (the agent).
     @ivar number: what its owner calls it.
     @ivar reader: makes frames of what comes in.
     """
 
     peer = ""
     number = 0
+    released = True
     stream: FramedStream | None = None
     _congested = False
     _draining = False
     _stopping = False
+    _stop_said = False
     _closing = False
     _gone = False
     _paused = False
@@ -99,13 +103,20 @@ class DataChannel(Protocol):
             return False
         return False
 
+    def read_now(self) -> None:
+        """
+        Take in what has come, before the reactor says so.
+        """
+        if isinstance(self.transport, EdgeConnection):
+            self.transport.read_now()
+
     def begin(self) -> FramedStream:
         """
         A session begins.
 
         @return: its stream.
         """
-        self._draining = False
+        self._draining = self._stop_said = self.released = False
         stream = self.stream = FramedStream(self)
         return stream
 
@@ -195,7 +206,7 @@ class DataChannel(Protocol):
         self.stream = None
         if self._closing or self._gone:
             return
-        self._stopping = True
+        self._stopping = self._stop_said = True
         self._arm(self._limits.close if within is None else within)
         self.transport.write(STOP_FRAME)  # type: ignore[union-attr]
         self.resume()
@@ -217,6 +228,17 @@ class DataChannel(Protocol):
         elif kind is not Kind.DATA:
             raise ProtocolError(f"a {kind.name} frame out of turn")
 
+    @property
+    def last_words(self) -> bytes:
+        """
+        What is said behind the last byte of a session whose other direction
+        has ended, and has been passed on.
+        """
+        if self.joining is None:
+            return EOF_FRAME
+        self._stop_said = True
+        return EOF_FRAME + STOP_FRAME
+
     def answer_stop(self, said: bool) -> None:
         """
         The relay has aborted the session: end it here, and keep the channel.
@@ -226,6 +248,7 @@ class DataChannel(Protocol):
         if not said:
             self.transport.write(EOF_FRAME)  # type: ignore[union-attr]
         self._drop_stream(Lost.RESET)
+        self.released = True
         self.ended()
 
     def _part(self, within: float) -> None:
@@ -267,8 +290,15 @@ class DataChannel(Protocol):
     def ended(self) -> None:
         """
         The stream has ended in both directions.
+
+        The relay says so (STOP) unless it has: before, what comes in may have
+        had to wait for a client that is slow to read, and so would the next
+        session's JOIN.
         """
         self.stream = None
+        if self.joining is not None and not (self._stop_said or self._closing or self._gone):
+            self._stop_said = True
+            self.transport.write(STOP_FRAME)  # type: ignore[union-attr]
         self.resume()
         if self._congested:
             self._draining = True
@@ -296,6 +326,16 @@ class DataChannel(Protocol):
             self._drop_stream(Lost.TRUNCATED)
             self.abort()
 
+    def take_behind(self, kind: Kind, payload: bytes) -> None:
+        """
+        A frame has come in with what an engine has read, behind the session
+        that it read for.
+
+        @raise ProtocolError: it may not come now.
+        """
+        if not self._closing:
+            self.take(kind, payload)
+
     def take(self, kind: Kind, payload: bytes) -> None:
         """
         A frame has come in.
@@ -313,7 +353,9 @@ class DataChannel(Protocol):
             self._drop_stream(Lost.RESET)
             self.close()
         elif kind is Kind.STOP and self.joining is None:
-            if stream is not None and stream.in_ended:
+            if stream is None:
+                self.released = True
+            elif stream.in_ended:
                 stream.stopped()
         elif kind is Kind.JOIN and stream is None and self.joining is not None:
             self.joining(self, payload)

@@ -45,6 +45,9 @@ class Holding:
         Hold this many bytes before the channel is paused.
         """
         self._limit = limit
+        if self._paused and len(self.held) < limit and self._channel is not None:
+            self._paused = False
+            self._channel.resumeProducing()
         self._pause_when_full()
 
     def replace(self, size: int, instead: bytes) -> None:

@@ -67,7 +67,8 @@ class FramedStream:
     def end(self) -> None:
         if not (self._over or self._out_ended):
             self._out_ended = True
-            self.channel.transport.write(EOF_FRAME)  # type: ignore[union-attr]
+            last = self.channel.last_words if self.in_ended else EOF_FRAME
+            self.channel.transport.write(last)  # type: ignore[union-attr]
             # Let go of the channel first: whoever hears that this was the last
             # end closes the stream, which would reset one that is still on.
             self._end_if_both()

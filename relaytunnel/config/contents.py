@@ -23,6 +23,7 @@ from relaytunnel.config.model import (
     RelayConfig,
     ServerConfig,
     admin_endpoint,
+    default_state,
     listening_endpoint,
 )
 from relaytunnel.config.names import (
@@ -44,12 +45,16 @@ __all__ = ["read_agent", "read_relay"]
 T = TypeVar("T")
 
 
-def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig:
+def read_relay(
+    top: dict[str, object], name: str, directory: str, state: str | None = None
+) -> RelayConfig:
     """
     Make of a parsed F{relay.toml} what it says.
 
     @param name: what to call the file in faults.
     @param directory: what relative paths are relative to.
+    @param state: the state directory if the file names none; C{None} for
+        L{default_state}.
     @raise ConfigError: with every fault.
     """
     faults: list[str] = []
@@ -57,7 +62,9 @@ def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig
     relay.only("name", "state")
     listen.only("agents", "clients", "admin", "ports", "proxies")
     tls.only("certificate", "key")
-    path, default = _path_in(directory), RelayConfig()
+    path = _path_in(directory)
+    default = RelayConfig(state=".")
+    default_directory = default_state() if state is None else state
 
     def pem(key: str) -> str | None:
         # A faulty path is no missing half of the pair, so it is not None then.
@@ -67,7 +74,7 @@ def read_relay(top: dict[str, object], name: str, directory: str) -> RelayConfig
     return _made(
         lambda: RelayConfig(
             name=relay.text("name", host, default.name),
-            state=relay.text("state", path, default.state),
+            state=relay.text("state", path, "." if relay.has("state") else default_directory),
             agents=listen.text("agents", listening_endpoint, default.agents),
             clients=listen.items("clients", _client_port, default.clients),
             proxies=listen.texts("proxies", _network, ()),

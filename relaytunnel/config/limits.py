@@ -56,21 +56,25 @@ class Limits(
     """Clients of one source that have not said yet which server they want."""
     waiting: _Deadline = 10.0
     """How long a session waits for its data channel, and its ticket is good, in seconds."""
-    waiting_per_server: _Count = 64
-    """Sessions in the waiting room for one server."""
+    waiting_per_server: _Count = 128
+    """Sessions of one server for which its agent is notified at a time; more are queued."""
     waiting_per_agent: _Count = 256
-    """Sessions in the waiting room for all servers of one agent."""
+    """The same for all servers of one agent."""
     waiting_per_relay: _Count = 1024
-    """Sessions in the waiting room in all."""
-    waiting_per_client: _Count = 16
-    """Sessions in the waiting room from one source."""
+    """The same in all."""
+    waiting_per_client: _Count = 96
+    """The same for one source at one server."""
+    queued: _Count = 4096
+    """Sessions in all that wait until their agent is notified."""
+    queued_bytes: _Size = 16777216
+    """Bytes that are held of them, in all."""
     held: _Size = 32768
     """Bytes of a waiting client that are kept before it is paused."""
-    sessions_per_server: _Count = 1024
+    sessions_per_server: _Count = 2048
     """Running sessions of one server."""
     sessions_per_agent: _Count = 4096
     """Running sessions of all servers of one agent."""
-    sessions_per_client: _Count = 256
+    sessions_per_client: _Count = 1024
     """Running sessions of one source."""
     sessions_per_relay: _CountOrNone = 0
     """Sessions in all, running or waiting; 0 is what the descriptors are enough for."""
@@ -103,7 +107,7 @@ class Limits(
     notify_rate: _Rate = 50.0
     """Notifications of one server's agent that come to nothing, each second, in the long run."""
     notify_burst: _Count = 100
-    """Notifications of one server's agent, served or not, at once."""
+    """The same at once."""
     unauthenticated: _Count = 512
     """Connections to the agents' port that have not authenticated, in all."""
     unauthenticated_per_source: _Count = 16

@@ -33,13 +33,16 @@ def load(path: str) -> RelayConfig | AgentConfig:
     return load_text(_read(path), path, os.path.dirname(os.path.abspath(path)))
 
 
-def load_relay(path: str) -> RelayConfig:
+def load_relay(path: str, state: str | None = None) -> RelayConfig:
     """
     Read F{relay.toml}; paths in it are relative to its directory.
 
+    @param state: the state directory if the file names none; see
+        L{relaytunnel.config.model.default_state}.
     @raise ConfigError: with every fault.
     """
-    return load_relay_text(_read(path), path, os.path.dirname(os.path.abspath(path)))
+    directory = os.path.dirname(os.path.abspath(path))
+    return read_relay(_parse(_read(path), path), path, directory, state)
 
 
 def load_agent(path: str) -> AgentConfig:

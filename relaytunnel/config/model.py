@@ -52,6 +52,9 @@ def default_state(environ: Mapping[str, str] | None = None, uid: int | None = No
     are several), else F{/var/lib/relaytunnel} for root, else below
     C{$XDG_STATE_HOME}, which is F{~/.local/state} unless it is an absolute
     path (XDG Base Directory Specification).
+
+    @return: the directory; the empty string for a user without a home
+        directory, as the one of a container that the system does not know.
     """
     environ = os.environ if environ is None else environ
     given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
@@ -62,6 +65,8 @@ def default_state(environ: Mapping[str, str] | None = None, uid: int | None = No
     base = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         home = environ.get("HOME") or os.path.expanduser("~")
+        if not os.path.isabs(home):  # "~" stays as it is for a user without an entry
+            return ""
         base = os.path.join(home, ".local", "state")
     return os.path.join(base, "relaytunnel")
 
@@ -178,7 +183,10 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
         faults: list[str] = []
         self.settle(faults, "name", "[relay] name", host)
         if not self.state:
-            faults.append("[relay] state: a directory is needed")
+            faults.append(
+                "[relay] state: a directory is needed, and this user has no home directory for a"
+                " default; name it here or with --state"
+            )
         self.settle(faults, "agents", "[listen] agents", listening_endpoint)
         self.settle(faults, "clients", "[listen] clients", each(_client_port))
         self.settle(faults, "admin", "[listen] admin", admin_endpoint)

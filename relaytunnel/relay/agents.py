@@ -218,6 +218,7 @@ def _build() -> Callable[[_Core], Stay]:
                 node=reception.node,
                 sessions=reception.limits.sessions_per_agent,
                 ping=reception.limits.ping,
+                releases=True,
             )
         )
 

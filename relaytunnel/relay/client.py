@@ -64,8 +64,10 @@ class ClientVisit:
         self._clients = clients
         self._channel = channel
         self._proxied = proxied
+        self.many = False
         if proxied is None or proxied.source is None:
             self.client, self.host = channel.peer, channel.host
+            self.many = proxied is not None
         else:
             self.host = proxied.source[0]
             self.client = f"{self.host}:{proxied.source[1]}"
@@ -145,17 +147,7 @@ class ClientVisit:
             self._stop_listening()
             expected.wait(self, lambda last: self._look_again(find, found, last))
         else:
-            if expected is not None and self._is_crowded(server[0]):
-                self._stop_listening()
-                expected.wait(self, lambda last: self._look_again(find, found, last))
-            else:
-                found(*server)
-
-    def _is_crowded(self, server: PublishedServer) -> bool:
-        """
-        Whether those who have waited for the same agent fill the waiting room.
-        """
-        return self._clients.visits.room.crowded(server, self.source)
+            found(*server)
 
     def _look_again(
         self,
@@ -168,8 +160,6 @@ class ClientVisit:
         except Rejection as missing:
             if last:
                 self._turn_away(missing)
-            return
-        if not last and self._is_crowded(server[0]):
             return
         self._expect_no_more()
         try:
@@ -286,6 +276,13 @@ class ClientVisit:
         self._clients.present.discard(self)
 
     # The door
+
+    @property
+    def held(self) -> int:
+        return len(self._channel.holding.held)
+
+    def hold(self, paused: bool) -> None:
+        self._channel.holding.bound(0 if paused else self._clients.limits.held)
 
     def tell(self, failing: Failing) -> None:
         self._go()

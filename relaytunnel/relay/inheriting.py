@@ -36,6 +36,8 @@ class Inheritance(msgspec.Struct, kw_only=True):
     @ivar agents: the agents that were present, and will come back.
     @ivar known: from where agents have come lately, and for how many seconds
         that counts.
+    @ivar lock: the descriptor that holds the lock of the state directory; -1
+        from a process that had none.
     """
 
     shared: dict[str, int] = {}
@@ -43,12 +45,14 @@ class Inheritance(msgspec.Struct, kw_only=True):
     own: dict[int, int] = {}
     agents: tuple[str, ...] = ()
     known: dict[str, float] = {}
+    lock: int = -1
 
     def descriptors(self) -> list[int]:
         """
         @return: all of them.
         """
-        return [*self.shared.values(), *self.other.values(), *self.own.values()]
+        lock = [] if self.lock < 0 else [self.lock]
+        return [*self.shared.values(), *self.other.values(), *self.own.values(), *lock]
 
     def close(self, forever: bool, kept: Collection[str] = ()) -> None:
         """

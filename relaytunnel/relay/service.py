@@ -42,6 +42,7 @@ from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.inviting import FirstInvitation
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
+from relaytunnel.relay.locking import StateLock
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.rechecking import Rechecking
 from relaytunnel.relay.registry import Registry
@@ -133,6 +134,20 @@ class RelayService(Service):
         """
         config = self.config
         self.state.prepare()
+        self._lock = self._lock_state()
+        try:
+            self._start(config)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _lock_state(self) -> StateLock:
+        inherited = self._inherited
+        if inherited is None or inherited.lock < 0:
+            return StateLock.acquire(self.state.path)
+        return StateLock(inherited.lock)
+
+    def _start(self, config: RelayConfig) -> None:
         self.identity = identity = identity_of(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
@@ -271,6 +286,7 @@ class RelayService(Service):
         come back within a moment, and clients wait for them as long.
         """
         assert self._inherited is not None
+        self._lock.sign()
         self.listeners.resume()
         self.clients.expect(
             self._inherited.agents, _EXPECTED_WITHIN, self.listeners.close_inherited
@@ -283,7 +299,9 @@ class RelayService(Service):
         @return: what another process needs to take over.
         """
         known = self.agents_port.admission.known()
-        return self.listeners.leave(self.registry.agents, known)
+        inheritance = self.listeners.leave(self.registry.agents, known)
+        inheritance.lock = self._lock.descriptor
+        return inheritance
 
     @inlineCallbacks
     def hand_over(self, successor: Successor) -> Any:
@@ -292,7 +310,8 @@ class RelayService(Service):
 
         Nobody is refused meanwhile: who connects waits in the kernel's queue
         until the other process accepts.  Clients that have come already are
-        served, for a moment; then the agents are sent to the other process.
+        served, for a moment, and those that are queued until it was their turn; then
+        the agents are sent to the other process.
 
         @return: a Deferred that fires when nothing runs here any more; fails
             with L{StateError} if the other does not take over, and all is as
@@ -303,6 +322,7 @@ class RelayService(Service):
         self.listeners.pause(agents=False)
         try:
             yield quiet(self._reactor, lambda: not clients.present, _SERVED_WITHIN)
+            yield quiet(self._reactor, lambda: not self.visits.room.queued, limits.waiting)
             self.listeners.pause(agents=True)
             successor.go()
             yield successor.accepting
@@ -396,9 +416,10 @@ class RelayService(Service):
         yield self.accounts.close()
         yield self.hashing.close()
         self._edges.close()
-        if self._handed_over:
-            return
         try:
-            self.state.mark_stopped()
+            if not self._handed_over:
+                self.state.mark_stopped()
         except StateError as fault:
             self._log.warn("{fault}", fault=str(fault))
+        finally:
+            self._lock.release()

@@ -10,13 +10,14 @@ ticket is about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from automat import TypeMachineBuilder, pep614
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from relaytunnel.arrival import Login
 from relaytunnel.config.limits import Limits
@@ -31,6 +32,9 @@ from relaytunnel.wire.messages import Cancel, Notify
 
 __all__ = ["ClientDoor", "Visit", "Visits"]
 
+_LOOK_EVERY = 0.1
+_CROWDED = "too many clients wait at this relay, and most of them come from this address"
+
 
 class ClientDoor(Protocol):
     """
@@ -39,6 +43,7 @@ class ClientDoor(Protocol):
     @ivar client: the client's C{host:port}.
     @ivar host: its address alone.
     @ivar source: what that counts for, see L{relaytunnel.sources}.
+    @ivar many: whether that is the address of many clients, as a balancer's.
     @ivar came_to: the relay's address that it connected to, for a server that
         wants to know.
     """
@@ -46,7 +51,15 @@ class ClientDoor(Protocol):
     client: str
     host: str
     source: str
+    many: bool
     came_to: str
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the client are held."""
+
+    def hold(self, paused: bool) -> None:
+        """Read no more of the client, or go on reading."""
 
     def tell(self, failing: Failing) -> None:
         """Tell the client, in its own protocol, why it is not served; close."""
@@ -59,6 +72,12 @@ class Visit(Protocol):
     """
     What can happen to a visit.
     """
+
+    def queued(self, place: Place[Visit], arrived: str, login: Login | None) -> None:
+        """S6: the server exists, and this client waits for its turn."""
+
+    def called(self) -> None:
+        """S6: it is this client's turn."""
 
     def admitted(self, place: Place[Visit], arrived: str, login: Login | None) -> None:
         """S6: the server exists, and this client may wait for it."""
@@ -89,6 +108,20 @@ class Visit(Protocol):
 class _Core:
     door: ClientDoor
     visits: Visits
+    queued: _Queued | None = None
+
+
+@dataclass
+class _Queued:
+    """
+    A visit that waits for its turn.
+    """
+
+    place: Place[Visit]
+    number: int
+    alarm: Deadline
+    arrived: str
+    login: Login | None
 
 
 @dataclass
@@ -105,29 +138,56 @@ class _Waiting:
 def _build() -> Callable[[_Core], Visit]:
     builder = TypeMachineBuilder(Visit, _Core)
 
+    def queue(
+        visit: Visit, core: _Core, place: Place[Visit], arrived: str, login: Login | None
+    ) -> _Queued:
+        number, visits = place.session, core.visits
+        visits.sessions[number] = place
+        alarm = visits.deadlines.within(visits.limits.waiting, visit.expired)
+        core.door.hold(True)
+        core.queued = queued = _Queued(place, number, alarm, arrived, login)
+        return queued
+
     def wait(
         visit: Visit, core: _Core, place: Place[Visit], arrived: str, login: Login | None
     ) -> _Waiting:
         number, visits = place.session, core.visits
         visits.sessions[number] = place
-        alarm = visits.deadlines.within(visits.limits.waiting, visit.expired)
+        waiting = visits.limits.waiting
+        alarm = visits.deadlines.within(waiting, visit.expired)
+        notify(core, place, arrived, login, waiting)
+        return _Waiting(place, number, alarm)
+
+    def go_on(visit: Visit, core: _Core) -> _Waiting:
+        queued, core.queued = core.queued, None
+        assert queued is not None
+        core.door.hold(False)
+        place = queued.place
+        # Whole seconds: an agent keeps the deadlines of each length together.
+        left = math.ceil(place.expires - core.visits.clock.seconds())
+        waiting = min(core.visits.limits.waiting, max(1.0, float(left)))
+        notify(core, place, queued.arrived, queued.login, waiting)
+        return _Waiting(place, queued.number, queued.alarm)
+
+    def notify(
+        core: _Core, place: Place[Visit], arrived: str, login: Login | None, waiting: float
+    ) -> None:
         name = place.server.connection_id
         happened("S6", f"it may have {name}; it waits, and what it says is held")
         happened("S7", f"the relay notifies the agent {place.server.agent.agent_id}")
         place.server.agent.send(
             Notify(
-                session=number,
+                session=place.session,
                 connection_id=place.server.connection_id,
                 ticket=place.ticket,
                 client=core.door.client,
                 arrived=arrived[:256],
-                deadline=visits.limits.waiting,
+                deadline=waiting,
                 came_to=core.door.came_to,
                 user="" if login is None else login.user,
                 password="" if login is None else login.password,
             )
         )
-        return _Waiting(place, number, alarm)
 
     def serve(visit: Visit, core: _Core, place: Place[Visit], stream: object) -> Place[Visit]:
         return place
@@ -143,21 +203,28 @@ def _build() -> Callable[[_Core], Visit]:
         # collector, with what the client has said.
         del core.door
 
-    def leave(core: _Core, waiting: _Waiting) -> None:
+    def leave(core: _Core, waiting: _Waiting | _Queued) -> None:
         waiting.alarm.cancel()
         core.visits.sessions.pop(waiting.number, None)
-        core.visits.room.leave(waiting.place)
+        core.visits.leave(waiting.place)
+
+    def gone(place: Place[Visit]) -> Failing:
+        return Failing(Code.AGENT_AWAY, f"the agent {place.server.agent.agent_id} went away")
 
     def cancel(core: _Core, waiting: _Waiting) -> None:
-        leave(core, waiting)
         waiting.place.server.agent.send(Cancel(session=waiting.number))
+        leave(core, waiting)
 
     Arriving = builder.state("Arriving")
+    Queued = builder.state("Queued", queue)
     Waiting = builder.state("Waiting", wait)
+    Called = builder.state("Called", go_on)
     Served = builder.state("Served", serve)
     Over = builder.state("Over")
 
     Arriving.upon(Visit.admitted).to(Waiting).returns(None)
+    Arriving.upon(Visit.queued).to(Queued).returns(None)
+    Queued.upon(Visit.called, nodata=True).to(Called).returns(None)
 
     @pep614(Arriving.upon(Visit.client_left).to(Over))
     def leave_early(visit: Visit, core: _Core) -> None:
@@ -167,43 +234,68 @@ def _build() -> Callable[[_Core], Visit]:
     def turn_away(visit: Visit, core: _Core, failing: Failing) -> None:
         tell(core, failing)
 
-    @pep614(Waiting.upon(Visit.refused).to(Over))
-    def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
-        core.visits.room.answered(waiting.place)
-        leave(core, waiting)
+    @pep614(Queued.upon(Visit.turned_away).to(Over))
+    def turn_away_late(visit: Visit, core: _Core, queued: _Queued, failing: Failing) -> None:
+        leave(core, queued)
         tell(core, failing)
 
-    @pep614(Waiting.upon(Visit.client_left).to(Over))
-    def call_off(visit: Visit, core: _Core, waiting: _Waiting) -> None:
-        cancel(core, waiting)
+    @pep614(Queued.upon(Visit.client_left).to(Over))
+    def give_up(visit: Visit, core: _Core, queued: _Queued) -> None:
+        leave(core, queued)
         let_go(core)
 
-    @pep614(Waiting.upon(Visit.agent_lost).to(Over))
-    def lose_agent(visit: Visit, core: _Core, waiting: _Waiting) -> None:
-        leave(core, waiting)
-        agent = waiting.place.server.agent.agent_id
-        tell(core, Failing(Code.AGENT_AWAY, f"the agent {agent} went away"))
+    @pep614(Queued.upon(Visit.expired).to(Over))
+    def expire_queued(visit: Visit, core: _Core, queued: _Queued) -> None:
+        why = core.visits.room.why_queued(queued.place)
+        leave(core, queued)
+        tell(core, Failing(Code.BUSY, f"{why}; its turn did not come in time"))
 
-    @pep614(Waiting.upon(Visit.expired).to(Over))
-    def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
-        cancel(core, waiting)
-        # One that presents its ticket at once does not accept before.
-        accepted = waiting.place.accepted
-        silent = "the agent opened no data channel" if accepted else "nothing came from the agent"
-        tell(core, Failing(Code.TIMEOUT, f"{silent} for {core.visits.limits.waiting:g} s"))
+    # Whether its turn came at once or later makes no difference any more.
+    for waiting_state in (Waiting, Called):
 
-    @pep614(Waiting.upon(Visit.joined).to(Served))
-    def join(
-        visit: Visit, core: _Core, waiting: _Waiting, place: Place[Visit], stream: object
-    ) -> None:
-        waiting.alarm.cancel()
-        core.door.splice(stream, place)
-        let_go(core)
+        @pep614(waiting_state.upon(Visit.refused).to(Over))
+        def refuse(visit: Visit, core: _Core, waiting: _Waiting, failing: Failing) -> None:
+            waiting.place.answered = True
+            leave(core, waiting)
+            tell(core, failing)
+
+        @pep614(waiting_state.upon(Visit.client_left).to(Over))
+        def call_off(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+            cancel(core, waiting)
+            let_go(core)
+
+        @pep614(waiting_state.upon(Visit.expired).to(Over))
+        def expire(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+            cancel(core, waiting)
+            # One that presents its ticket at once does not accept before.
+            accepted = waiting.place.accepted
+            silent = (
+                "the agent opened no data channel" if accepted else "nothing came from the agent"
+            )
+            tell(core, Failing(Code.TIMEOUT, f"{silent} for {core.visits.limits.waiting:g} s"))
+
+        @pep614(waiting_state.upon(Visit.joined).to(Served))
+        def join(
+            visit: Visit, core: _Core, waiting: _Waiting, place: Place[Visit], stream: object
+        ) -> None:
+            waiting.alarm.cancel()
+            core.door.splice(stream, place)
+            let_go(core)
+
+        @pep614(waiting_state.upon(Visit.agent_lost).to(Over))
+        def lose_agent(visit: Visit, core: _Core, waiting: _Waiting) -> None:
+            leave(core, waiting)
+            tell(core, gone(waiting.place))
+
+    @pep614(Queued.upon(Visit.agent_lost).to(Over))
+    def lose_agent_early(visit: Visit, core: _Core, queued: _Queued) -> None:
+        leave(core, queued)
+        tell(core, gone(queued.place))
 
     @pep614(Served.upon(Visit.over).to(Over))
     def finish(visit: Visit, core: _Core, place: Place[Visit]) -> None:
         core.visits.sessions.pop(place.session, None)
-        core.visits.room.leave(place)
+        core.visits.leave(place)
 
     # The control channel and the data channel are two connections, so what is
     # said on one may come after what it preceded on the other.
@@ -237,6 +329,8 @@ class Visits:
     sessions: dict[int, Place[Visit]] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
     deadlines: Deadlines = field(init=False)
+    _alarm: IDelayedCall | None = None
+    _calling: bool = False
 
     def __post_init__(self) -> None:
         self.deadlines = Deadlines(self.clock)
@@ -262,20 +356,85 @@ class Visits:
         @param arrived: how it named the server, C{host:web.example.net}.
         @param login: what it proved who it is with, if the server asks for that.
         """
+        room, source, size = self.room, door.source, door.held
         try:
             check_access(server, door.host)
             self._check_rights(server)
-            place = self.room.enter(visit, server, door.source)
+            while (other := room.one_too_many(source, size)) is not None:
+                self.turn_away(other.visit, Rejection(Code.BUSY, _CROWDED))
+            place = room.enter(visit, server, source, door.many, size)
         except Rejection as rejection:
             self.turn_away(visit, rejection)
         else:
-            visit.admitted(place, arrived, login)
+            if place.queued:
+                visit.queued(place, arrived, login)
+                self._look_again_soon()
+            else:
+                visit.admitted(place, arrived, login)
 
     def turn_away(self, visit: Visit, why: Rejection) -> None:
         """
         S6: this client is not served, and is told so.
         """
         visit.turned_away(Failing(why.code, why.reason))
+
+    def leave(self, place: Place[Visit]) -> None:
+        """
+        A session is over, and perhaps it is another one's turn.
+        """
+        agent_id = place.server.agent.agent_id
+        self.room.leave(place)
+        if self._alarm is not None:
+            self._call(agent_id)
+
+    def _call(self, agent_id: str) -> None:
+        """
+        Notify an agent of those whose turn it is.
+        """
+        if self._calling:
+            return  # somebody was turned away whose turn it was: the loop goes on
+        self._calling = True
+        try:
+            for place in self.room.call(agent_id):
+                try:
+                    self._check_again(place.server)
+                except Rejection as rejection:
+                    place.answered = True  # nobody was notified
+                    self.turn_away(place.visit, rejection)
+                else:
+                    place.visit.called()
+        finally:
+            self._calling = False
+        if self._alarm is not None and not self.room.queued:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _check_again(self, before: PublishedServer) -> None:
+        """
+        @param before: the server as it was when a client was let in to wait.
+        @raise Rejection: it has changed meanwhile, or is published no more.
+        """
+        server = before.agent.servers.get(before.connection_id)
+        if server is None:
+            raise Rejection(Code.NO_SUCH_SERVER, f"{before.connection_id} was withdrawn")
+        if (server.users, server.allow) != (before.users, before.allow):
+            raise Rejection(Code.BUSY, f"{server.connection_id} has changed; try once more")
+        self._check_rights(server)
+
+    def _look_again_soon(self) -> None:
+        """
+        Not all that holds up a queue is over when a session is: rates allow
+        more after a while.
+        """
+        if self._alarm is None:
+            self._alarm = self.clock.callLater(_LOOK_EVERY, self._look_again)
+
+    def _look_again(self) -> None:
+        self._alarm = None
+        for agent_id in self.room.agents_waited_for():
+            self._call(agent_id)
+        if self.room.queued:
+            self._look_again_soon()
 
     @staticmethod
     def _check_rights(server: PublishedServer) -> None:
@@ -319,14 +478,18 @@ class Visits:
         @param plain: whether it was presented without TLS.
         @return: C{None} if the ticket joins nothing.
         """
-        return self.room.redeem(ticket, plain)
+        place = self.room.redeem(ticket, plain)
+        if place is not None and self._alarm is not None:
+            self._call(place.server.agent.agent_id)
+        return place
 
     def agent_left(self, agent: Agent) -> None:
         """
         A control channel is gone: those who wait for it are told.
         """
-        waiting = [each.visit for each in self.sessions.values() if each.server.agent is agent]
-        for visit in waiting:
+        waiting = [each for each in self.sessions.values() if each.server.agent is agent]
+        # First those in the queue: it is nobody's turn any more.
+        for visit in [each.visit for each in sorted(waiting, key=_after_the_queued)]:
             visit.agent_lost()
 
     def _place(self, agent: Agent, session: int) -> Place[Visit] | None:
@@ -334,3 +497,7 @@ class Visits:
         if place is not None and place.server.agent is not agent:
             raise ProtocolError(f"session {session} is not this agent's")
         return place
+
+
+def _after_the_queued(place: Place[Visit]) -> bool:
+    return not place.queued

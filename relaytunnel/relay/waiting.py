@@ -1,8 +1,9 @@
 """
 The waiting room: sessions whose data channel has not come yet, and tickets.
 
-Admission is decided here too, since what is counted is who waits and who is
-served.  Pure state and a clock.
+Who comes in a burst waits in a queue until its agent may be notified.  Admission
+is decided here too, since what is counted is who waits and who is served.  Pure
+state and a clock.
 """
 
 from __future__ import annotations
@@ -11,102 +12,41 @@ import hashlib
 import hmac
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.fairqueue import Backlog, FairQueue
+from relaytunnel.relay.rates import NotifyRate, forget_full
 from relaytunnel.relay.registry import PublishedServer
 
-__all__ = ["Place", "TokenBucket", "WaitingRoom"]
+__all__ = ["Place", "WaitingRoom"]
 
 V = TypeVar("V")
 
-_SHARES = 4
-"""One client address has one of so many shares of a server's notifications."""
-_MOST_SHARES = 1024
-"""Client addresses of one server for which that is remembered."""
-
-
-class TokenBucket:
-    """
-    So many a second, and a burst.
-    """
-
-    __slots__ = ("_burst", "_level", "_rate", "_then")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = self._level = float(burst)
-        self._then = now
-
-    def take(self, now: float) -> bool:
-        """
-        @return: whether one more is within the rate.
-        """
-        self._level = min(self._burst, self._level + max(0.0, now - self._then) * self._rate)
-        self._then = now
-        if self._level < 1:
-            return False
-        self._level -= 1
-        return True
-
-    def give_back(self) -> None:
-        """
-        What was taken does not count after all.
-        """
-        self._level = min(self._burst, self._level + 1)
-
-
-class _Rate:
-    """
-    How often one server's agent may be notified in vain.
-
-    Each client address has a share of it, so that one that comes and goes does
-    not keep the others away.
-    """
-
-    __slots__ = ("_limits", "_shares", "whole")
-
-    def __init__(self, limits: Limits, now: float) -> None:
-        self._limits = limits
-        self.whole = TokenBucket(limits.notify_rate, limits.notify_burst, now)
-        self._shares: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def share_of(self, client: str, now: float) -> TokenBucket:
-        """
-        @return: what this client may take; the one that was first made is
-            forgotten when there are many.
-        """
-        share = self._shares.get(client)
-        if share is None:
-            limits = self._limits
-            burst = max(1.0, limits.notify_burst / _SHARES)
-            share = self._shares[client] = TokenBucket(limits.notify_rate / _SHARES, burst, now)
-            while len(self._shares) > _MOST_SHARES:
-                self._shares.popitem(last=False)
-        return share
-
-    def give_back(self, client: str) -> None:
-        """
-        What was taken does not count after all.
-        """
-        share = self._shares.get(client)
-        if share is not None:
-            share.give_back()
+_ALWAYS = 8
+"""Of one server so many may be notified whatever the others do: their targets may be dead."""
+_PART_OF_ALL = 0.6
+"""As much of what there are descriptors for one source may have."""
+_LITTLE = 4096
+"""Bytes of a client that is queued which weigh as much as itself."""
 
 
 class _Tally:
     """
-    How many sessions of one server, agent or client there are.
+    How many sessions of one server, agent or source there are.
+
+    @ivar queued: those whose agent has not been notified.
+    @ivar notified: those whose agent has, and has not answered.
+    @ivar served: those that are spliced.
     """
 
-    __slots__ = ("served", "waiting")
+    __slots__ = ("notified", "queued", "served")
 
     def __init__(self) -> None:
-        self.waiting = 0
-        self.served = 0
+        self.queued = self.notified = self.served = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -115,30 +55,44 @@ class Place(Generic[V]):
     A session's place, first in the waiting room and then among those served.
 
     @ivar session: the relay's number for it.
-    @ivar ticket: what the data channel has to present.  It is good for this
-        session alone, and dies with the stay of the agent that was notified.
+    @ivar ticket: what the data channel has to present; empty while it is
+        queued.  It is good for this session alone, and dies with the stay of
+        the agent that was notified.
+    @ivar client: what its client's address counts for.
+    @ivar many: whether that is the address of many clients.
+    @ivar size: bytes of the client that were held when it came.
     @ivar expires: when the ticket does, by the room's clock.
     @ivar waiting: in the waiting room, or served.
     @ivar accepted: whether the agent has said that it is on its way.
-    @ivar tallies: those it counts in, by what they are kept under.
+    @ivar answered: whether the agent has served it or told why it cannot.
+    @ivar tallies: those it counts in, by what they are kept under: of its
+        server, its agent, its source, and its source at this server.
     """
 
     session: int
-    ticket: bytes
     visit: V
     server: PublishedServer
     client: str
+    many: bool
+    size: int
     expires: float
     tallies: tuple[tuple[str, _Tally], ...]
+    ticket: bytes = b""
     waiting: bool = True
     accepted: bool = False
+    answered: bool = False
+
+    @property
+    def queued(self) -> bool:
+        """Whether its agent has not been notified yet."""
+        return not self.ticket
 
 
 class WaitingRoom(Generic[V]):
     """
     Who waits for a data channel and who is served, counted and bounded.
 
-    @ivar waiting: how many wait.
+    @ivar waiting: how many wait, queued or not.
     @ivar served: how many are spliced.
     """
 
@@ -158,146 +112,237 @@ class WaitingRoom(Generic[V]):
             busy with sessions of its former life.
         @param room_for: how many sessions there are descriptors for.
         """
-        self._limits = limits
         self._seconds = seconds
         self._ticket = ticket
         self._by_digest: dict[bytes, Place[V]] = {}
         self._tallies: dict[str, _Tally] = {}
-        self._rates: dict[str, _Rate] = {}
+        self._rates: OrderedDict[str, NotifyRate] = OrderedDict()
+        self._lines: dict[str, OrderedDict[str, FairQueue[Place[V]]]] = {}
+        self._backlog: Backlog[Place[V]] = Backlog()
         self._sessions = last_session
         self._room_for = room_for
         self.waiting = 0
         self.served = 0
+        self._queued_bytes = 0
+        self.use(limits)
+
+    @property
+    def queued(self) -> int:
+        """How many wait whose agent has not been notified yet."""
+        return len(self._backlog)
 
     def use(self, limits: Limits) -> None:
         """
         These are the limits from now on; rates are counted anew.
         """
         self._limits = limits
+        self._most = limits.sessions_per_relay or self._room_for
+        # No source may have all the descriptors.
+        self._most_of_source = min(limits.sessions_per_client, int(self._most * _PART_OF_ALL) or 1)
         self._rates.clear()
 
-    def enter(self, visit: V, server: PublishedServer, client: str) -> Place[V]:
+    def enter(
+        self,
+        visit: V,
+        server: PublishedServer,
+        client: str,
+        many: bool = False,
+        size: int = 0,
+    ) -> Place[V]:
         """
         A client has come for this server (S6).
 
         @param client: what the client's address counts for.
+        @param many: whether that is the address of many clients, as a
+            balancer's is.
+        @param size: bytes that are held of it.
+        @return: its place; if it is queued, L{call} will name it.
         @raise Rejection: a limit is reached, and which.
         """
-        limits = self._limits
-        now = self._seconds()
+        name, agent_id = server.connection_id, server.agent.agent_id
+        known = self._tallies
         tallies = tuple(
-            (key, self._tallies.get(key) or _Tally())
-            for key in (
-                f"server {server.connection_id}",
-                f"agent {server.agent.agent_id}",
-                f"client {client}",
-            )
+            [
+                (key, known.get(key) or _Tally())
+                for key in (
+                    f"server {name}",
+                    f"agent {agent_id}",
+                    f"client {client}",
+                    f"client {client} of server {name}",
+                )
+            ]
         )
-        (_, of_server), (_, of_agent), (_, of_client) = tallies
-        if server.sessions_per_client:
-            tallies += (self._within_share(server, client),)
-        if (
-            self.waiting >= limits.waiting_per_relay
-            or of_server.waiting >= limits.waiting_per_server
-            or of_agent.waiting >= limits.waiting_per_agent
-            or of_client.waiting >= limits.waiting_per_client
-            or of_server.served >= limits.sessions_per_server
-            or of_agent.served >= limits.sessions_per_agent
-            or of_client.served >= limits.sessions_per_client
-            # Who waits will be served: both have descriptors to get.
-            or self.waiting + self.served >= (limits.sessions_per_relay or self._room_for)
-        ):
-            raise Rejection(Code.BUSY, self._full(server, of_server, of_agent, of_client))
-        self._take_notification(server.connection_id, client, now)
-        self._sessions += 1
         place = Place(
-            self._sessions,
-            self._ticket(),
+            self._sessions + 1,
             visit,
             server,
             client,
-            now + limits.waiting,
+            many,
+            size,
+            self._seconds() + self._limits.waiting,
             tallies,
         )
-        self._by_digest[_digest(place.ticket)] = place
-        self.waiting += 1
+        full = self._full(place)
+        if full:
+            raise Rejection(Code.BUSY, full)
+        self._sessions += 1
         for key, tally in tallies:
-            tally.waiting += 1
-            self._tallies[key] = tally
+            known[key] = tally
+        self.waiting += 1
+        lines = self._lines.get(agent_id)
+        if (lines is not None and name in lines) or self._held_up(place):
+            self._queue(place)
+        else:
+            self._notify(place)
         return place
 
-    def crowded(self, server: PublishedServer, client: str) -> bool:
+    def one_too_many(self, client: str, size: int = 0) -> Place[V] | None:
         """
-        Whether one more would be too many in the waiting room just now.
+        Find who pays for another client of this source, which has so many bytes:
+        the last one of the source that has the most in the queue, by what it
+        takes there.
+
+        @return: who has to leave; C{None} if nobody has, or nobody who has more
+            than this one.
         """
-        limits = self._limits
-        none = _Tally()
-        return self.waiting >= limits.waiting_per_relay or any(
-            self._tallies.get(key, none).waiting >= most
-            for key, most in (
-                (f"server {server.connection_id}", limits.waiting_per_server),
-                (f"agent {server.agent.agent_id}", limits.waiting_per_agent),
-                (f"client {client}", limits.waiting_per_client),
-            )
+        if self._has_room(size):
+            return None
+        return self._backlog.newest_of_largest(client, _weight(size))
+
+    def _has_room(self, size: int) -> bool:
+        limits, backlog = self._limits, self._backlog
+        return (
+            len(backlog) < limits.queued
+            and self._queued_bytes + size <= limits.queued_bytes
+            and self.waiting + self.served < self._most
         )
 
-    def _within_share(self, server: PublishedServer, client: str) -> tuple[str, _Tally]:
+    def _full(self, place: Place[V]) -> str:
         """
-        @return: how many sessions of this server this client has, and what
-            that is kept under.
-        @raise Rejection: as many as the server's owner allows.
+        @return: which limit is reached for somebody who comes; nothing if
+            none is.
         """
-        key = f"client {client} of server {server.connection_id}"
-        tally = self._tallies.get(key) or _Tally()
-        if tally.waiting + tally.served >= server.sessions_per_client:
-            raise Rejection(
-                Code.BUSY,
-                f"one client has {server.sessions_per_client} sessions of"
-                f" {server.connection_id} at most",
-            )
-        return key, tally
+        limits, name = self._limits, place.server.connection_id
+        (_, of_server), (_, of_agent), (_, of_source), (_, of_share) = place.tallies
+        here = self.waiting + self.served
+        if of_server.served >= limits.sessions_per_server:
+            reached = f"{of_server.served} sessions of {name} are running"
+        elif of_agent.served >= limits.sessions_per_agent:
+            reached = f"{of_agent.served} sessions of this agent are running"
+        elif of_source.served >= self._most_of_source and not place.many:
+            reached = f"{of_source.served} sessions of this client are running"
+        elif self.queued >= limits.queued:
+            reached = f"{self.queued} clients are queued at this relay"
+        elif self._queued_bytes + place.size > limits.queued_bytes:
+            reached = f"{self._queued_bytes} bytes of clients are queued at this relay"
+        elif here >= self._most:
+            # Who waits will be served: both have descriptors to get.
+            reached = f"{here} sessions run or wait at this relay"
+        else:
+            most = place.server.sessions_per_client
+            if most and of_share.queued + of_share.notified + of_share.served >= most:
+                return f"one client has {most} sessions of {name} at most"
+            return ""
+        return f"{reached}; no more are allowed"
 
-    def _take_notification(self, name: str, client: str, now: float) -> None:
-        """
-        Count a notification of a server's agent.
+    # The queue
 
-        @raise Rejection: too many have come to nothing.
+    def _held_up(self, place: Place[V]) -> str:
         """
+        @return: why an agent may not be notified of somebody who waits, now;
+            nothing if it may.
+        """
+        limits, name = self._limits, place.server.connection_id
+        (_, of_server), (_, of_agent), (_, of_source), (_, of_share) = place.tallies
+        server, agent, share = of_server.notified, of_agent.notified, of_share.notified
+        if server >= limits.waiting_per_server:
+            return f"{server} clients wait for {name}"
+        if agent >= limits.waiting_per_agent and server >= _always(limits.waiting_per_agent):
+            return f"{agent} clients wait for this agent"
+        notified = len(self._by_digest)
+        if notified >= limits.waiting_per_relay and server >= _always(limits.waiting_per_relay):
+            return f"{notified} clients wait at this relay"
+        if share >= limits.waiting_per_client:
+            return f"{share} sessions of this client wait"
+        if of_server.served + server >= limits.sessions_per_server:
+            return f"{of_server.served} sessions of {name} are running"
+        if of_agent.served + agent >= limits.sessions_per_agent:
+            return f"{of_agent.served} sessions of this agent are running"
+        if of_source.served + of_source.notified >= self._most_of_source and not place.many:
+            return f"{of_source.served} sessions of this client are running"
         rate = self._rates.get(name)
-        if rate is None:
-            rate = self._rates[name] = _Rate(self._limits, now)
-        if not rate.share_of(client, now).take(now):
-            raise Rejection(
-                Code.BUSY, f"too many clients from {client} left before they were served"
-            )
-        if not rate.whole.take(now):
-            rate.give_back(client)
-            raise Rejection(Code.BUSY, f"too many clients of {name} left before they were served")
+        if rate is not None and not rate.has(place.client, self._seconds(), server, share):
+            return f"too many clients of {name} left before they were served"
+        return ""
 
-    def _full(
-        self, server: PublishedServer, of_server: _Tally, of_agent: _Tally, of_client: _Tally
-    ) -> str:
+    def _may_go(self, place: Place[V]) -> bool:
+        # One that is too late is about to be told so.
+        return self._seconds() < place.expires and not self._held_up(place)
+
+    def _notify(self, place: Place[V]) -> None:
+        place.ticket = self._ticket()
+        self._by_digest[_digest(place.ticket)] = place
+        for _, tally in place.tallies:
+            tally.notified += 1
+
+    def _queue(self, place: Place[V]) -> None:
+        server = place.server
+        lines = self._lines.setdefault(server.agent.agent_id, OrderedDict())
+        line = lines.get(server.connection_id)
+        if line is None:
+            line = lines[server.connection_id] = FairQueue()
+        line.add(place.client, place)
+        self._backlog.add(place.client, place, _weight(place.size))
+        self._queued_bytes += place.size
+        for _, tally in place.tallies:
+            tally.queued += 1
+
+    def _dequeued(self, place: Place[V]) -> None:
         """
-        @return: which limit is reached, for a person.
+        Somebody is in no line any more.
         """
-        limits, name = self._limits, server.connection_id
-        for most, have, what in (
-            (limits.waiting_per_relay, self.waiting, "clients wait at this relay"),
-            (limits.waiting_per_server, of_server.waiting, f"clients wait for {name}"),
-            (limits.waiting_per_agent, of_agent.waiting, "clients wait for this agent"),
-            (limits.waiting_per_client, of_client.waiting, "sessions of this client wait"),
-            (limits.sessions_per_server, of_server.served, f"sessions of {name} are running"),
-            (limits.sessions_per_agent, of_agent.served, "sessions of this agent are running"),
-            (limits.sessions_per_client, of_client.served, "sessions of this client are running"),
-            (
-                limits.sessions_per_relay or self._room_for,
-                self.waiting + self.served,
-                "sessions run or wait at this relay",
-            ),
-        ):
-            if have >= most:
-                return f"{have} {what}; no more are allowed"
-        raise AssertionError("no limit is reached")
+        name, agent_id = place.server.connection_id, place.server.agent.agent_id
+        lines = self._lines[agent_id]
+        if not lines[name]:
+            del lines[name]
+            if not lines:
+                del self._lines[agent_id]
+        self._backlog.remove(place.client, place)
+        self._queued_bytes -= place.size
+        for _, tally in place.tallies:
+            tally.queued -= 1
+
+    def agents_waited_for(self) -> list[str]:
+        """
+        @return: the agents with clients that are queued.
+        """
+        return list(self._lines)
+
+    def call(self, agent_id: str) -> Iterator[Place[V]]:
+        """
+        Dequeue those whose turn it is: the agent may be notified of them.  Its
+        servers take turns, and so do the sources of each.
+        """
+        idle = 0
+        while (lines := self._lines.get(agent_id)) and idle < len(lines):
+            name, line = next(iter(lines.items()))
+            lines.move_to_end(name)
+            place = line.take(self._may_go)
+            if place is None:
+                idle += 1
+                continue
+            idle = 0
+            self._dequeued(place)
+            self._notify(place)
+            yield place
+
+    def why_queued(self, place: Place[V]) -> str:
+        """
+        @return: why somebody who is queued has not been called, for a person.
+        """
+        return self._held_up(place) or "others were there before"
+
+    # What becomes of them
 
     def redeem(self, ticket: bytes, plain: bool = False) -> Place[V] | None:
         """
@@ -319,46 +364,60 @@ class WaitingRoom(Generic[V]):
         ):
             return None
         del self._by_digest[digest]
-        self.answered(place)
+        place.answered = True
         place.waiting = False
         self.waiting -= 1
         self.served += 1
         for _, tally in place.tallies:
-            tally.waiting -= 1
+            tally.notified -= 1
             tally.served += 1
         return place
-
-    def answered(self, place: Place[V]) -> None:
-        """
-        The agent has served the client or told why it cannot.  The rate is for
-        notifications that come to nothing: clients that connect and reset
-        would have the agent dial for each of them.
-        """
-        rate = self._rates.get(place.server.connection_id)
-        if rate is not None:
-            rate.whole.give_back()
-            rate.give_back(place.client)
 
     def leave(self, place: Place[V]) -> None:
         """
         A session is over, wherever it stood.  Leaving twice does nothing.
+
+        The rate is for notifications that come to nothing: clients that connect
+        and reset would have the agent dial for each of them.
         """
         if not place.session:
             return
         place.session = 0
         del place.visit  # which has its place: that would keep both
+        if place.queued:
+            lines = self._lines[place.server.agent.agent_id]
+            lines[place.server.connection_id].remove(place.client, place)
+            self._dequeued(place)
+        elif place.waiting:
+            del self._by_digest[_digest(place.ticket)]
+            for _, tally in place.tallies:
+                tally.notified -= 1
+            if not place.answered:
+                self._charge(place)
+        else:
+            for _, tally in place.tallies:
+                tally.served -= 1
         if place.waiting:
-            self._by_digest.pop(_digest(place.ticket), None)
             self.waiting -= 1
         else:
             self.served -= 1
         for key, tally in place.tallies:
-            if place.waiting:
-                tally.waiting -= 1
-            else:
-                tally.served -= 1
-            if not (tally.waiting or tally.served):
+            if not (tally.served or tally.notified or tally.queued):
                 del self._tallies[key]
+
+    def _charge(self, place: Place[V]) -> None:
+        """
+        A notification has come to nothing.  That is no wonder where the server
+        is published no more.
+        """
+        name, now, rates = place.server.connection_id, self._seconds(), self._rates
+        if name not in place.server.agent.servers:
+            return
+        if name not in rates:
+            rates[name] = NotifyRate(self._limits, now)
+        rates.move_to_end(name)
+        rates[name].charge(place.client, now)
+        forget_full(rates, now)
 
     def forget(self, server: PublishedServer) -> None:
         """
@@ -373,3 +432,17 @@ def _digest(ticket: bytes) -> bytes:
     about the ticket.
     """
     return hashlib.blake2b(ticket, digest_size=16).digest()
+
+
+def _always(most: int) -> int:
+    """
+    As many of one server as may be notified though there are enough of all.
+    """
+    return min(_ALWAYS, most // 4)
+
+
+def _weight(size: int) -> int:
+    """
+    What a client takes in the queue, in places of those that have said little.
+    """
+    return 1 + size // _LITTLE

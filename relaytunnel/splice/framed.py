@@ -161,7 +161,8 @@ class FramedEnd(End):
     # The end
 
     def half_close(self) -> None:
-        self.rest = EOF_FRAME
+        # Where the other direction is done, nothing is left of the session.
+        self.rest = self.channel.last_words if self.inward.flushed else EOF_FRAME
         self._say_rest()
 
     def _give_back(self) -> None:

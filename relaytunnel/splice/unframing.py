@@ -115,7 +115,7 @@ class UnframingFlow(Flow):
         self._pass(self.sink.sock.sendmsg, parts, size)
         if stopped is not None and self.splice.running:
             self._stopped(stopped)
-        elif odd and self.splice.running:
+        elif odd:
             self._take_frames(odd)
 
     def _all_data(self, start: int, got: int) -> bool:
@@ -144,20 +144,22 @@ class UnframingFlow(Flow):
         frames = source.channel.reader.feed(data)
         try:
             for kind, payload in frames:
+                if kind is Kind.EOF and self.blocked and self.splice.running:
+                    self._flush()  # which may be the end of the splice
                 if not self.splice.running:
-                    # The next session has begun behind the end of this one.
-                    source.channel.take(kind, payload)
+                    # The end of this session, which was over before it came,
+                    # or the next session behind it.
+                    source.channel.take_behind(kind, payload)
                 elif kind is Kind.DATA and not self.ended:
                     self.take(payload)
                 elif kind is Kind.EOF and not self.ended:
-                    if self.blocked:
-                        self._flush()
-                    if self.splice.running:
-                        self.take_end(source, self.sink)
+                    self.take_end(source, self.sink)
                 elif kind is Kind.RESET:
                     source.reset_received()
                 elif kind is Kind.STOP and source.channel.joining is None:
-                    if self.ended:
+                    if self.ended and source.outward.flushed:
+                        source.channel.released = True
+                    elif self.ended:
                         source.stop_received()
                 else:
                     source.lose(Lost.TRUNCATED)

@@ -138,4 +138,6 @@ def makeService(options: Options) -> IService:
     except StateError as fault:
         raise SystemExit(f"twistd agent: {fault}") from None
     signals = Signals(reactor, service, options.read if options["config"] else None)
-    return Told("twistd agent", service, lambda: reactor.callWhenRunning(signals.install))
+    return Told(
+        "twistd agent", service, lambda: reactor.callWhenRunning(signals.install), options.daemon
+    )

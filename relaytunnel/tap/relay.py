@@ -80,12 +80,13 @@ class Options(PluginOptions):
 
         @raise ConfigError: one of them is faulty.
         """
-        base = load_relay(self["config"]) if self["config"] else RelayConfig()
         single = ("state", "agents", "admin", "name")
         given: dict[str, Any] = {key: self[key] for key in single if self[key] is not None}
         if self["clients"]:
             given["clients"] = tuple(self["clients"])
-        return msgspec.structs.replace(base, **given) if given else base
+        if not self["config"]:
+            return RelayConfig(**given)
+        return msgspec.structs.replace(load_relay(self["config"], self["state"]), **given)
 
 
 def makeService(options: Options) -> IService:
@@ -110,7 +111,11 @@ def makeService(options: Options) -> IService:
             successor = Successor(reactor, options.command(), service.leave(), pid_file)
         except StateError as fault:
             return not_handed_over(Failure(fault))
+        successor.accepting.addCallback(handed_over)
         return service.hand_over(successor).addErrback(not_handed_over)
+
+    def handed_over(_: None) -> None:
+        options.keep_pid_file()
 
     def not_handed_over(failure: Failure) -> Deferred[Any]:
         service.keeps_on(failure.getErrorMessage())
@@ -123,4 +128,4 @@ def makeService(options: Options) -> IService:
         if will is not None:
             Predecessor(reactor, will, service).begin()
 
-    return Told("twistd relay", service, lambda: reactor.callWhenRunning(running))
+    return Told("twistd relay", service, lambda: reactor.callWhenRunning(running), options.daemon)

@@ -3,23 +3,35 @@ What signals do to a relay or an agent: SIGHUP has it read its configuration
 again, SIGTERM has it let its sessions end before it stops, and SIGUSR2 has a
 relay hand over to a new process.
 
-SIGINT stops it at once, and so does a second SIGTERM.
+SIGINT stops it at once, and so does a second SIGTERM; what comes while it stops
+changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.errors import ConfigError, RelayTunnelError
 from relaytunnel.tap.systemd import notify
 
-__all__ = ["Reloadable", "Signals"]
+__all__ = ["Reloadable", "Signals", "stop"]
+
+
+def stop(reactor: Any) -> None:
+    """
+    Stop a reactor, unless it is stopping already.
+    """
+    with contextlib.suppress(ReactorNotRunning):
+        reactor.stop()
 
 
 class Reloadable(Protocol):
@@ -65,6 +77,7 @@ class Signals:
         self._hand_over = hand_over
         self._draining = False
         self._handing_over = False
+        self._ending = False
 
     def install(self) -> None:
         """
@@ -74,10 +87,24 @@ class Signals:
         signal.signal(signal.SIGTERM, self._handler(self.stop))
         if self._hand_over is not None:
             signal.signal(signal.SIGUSR2, self._handler(self.hand_over))
+        interrupted = signal.getsignal(signal.SIGINT)
+        if callable(interrupted):  # by the reactor; ignored below nohup
+            signal.signal(signal.SIGINT, partial(self._interrupt, interrupted))
         notify("READY=1")
 
     def _handler(self, act: Callable[[], None]) -> Callable[[int, Any], None]:
         return lambda number, frame: self._reactor.callFromThread(act)
+
+    def _interrupt(self, handler: Callable[[int, Any], object], number: int, frame: Any) -> None:
+        """
+        Have the reactor's own handler stop it, unless it is stopping already.
+
+        @param handler: it remembers the signal as well, by which C{twistd} ends
+            then.
+        """
+        if not self._ending:
+            self._ending = True
+            handler(number, frame)
 
     def reload(self) -> None:
         """
@@ -135,5 +162,6 @@ class Signals:
         self._log.failure("draining failed by our own fault", failure)
 
     def _end(self) -> None:
-        if self._reactor.running:
-            self._reactor.stop()
+        if not self._ending:
+            self._ending = True
+            stop(self._reactor)

@@ -5,6 +5,7 @@ whose refusal to start is.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -13,13 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from relaytunnel import __version__
 from relaytunnel.errors import RelayTunnelError
+from relaytunnel.tap import pid_file
 from relaytunnel.terminal import error, safe, say
 
-__all__ = ["PluginOptions", "Told", "keep_time", "to_terminal"]
+__all__ = ["PluginOptions", "StartupError", "Told", "keep_time", "to_terminal"]
 
 _TWISTD_DEFAULT = "twistd.pid"
 _NO_PID_FILE = "--pidfile="
@@ -28,30 +31,66 @@ _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """A session leaves no cycles, so there is little for the collector to find."""
 
 
+class StartupError(SystemExit, Exception):
+    """
+    A service cannot start, for a reason that is no fault of the program.
+
+    To Python it is the end of the process, with a line instead of a traceback
+    and exit code 1.  To C{twistd} it is an exception as well, since it passes
+    over a bare L{SystemExit}: its PID file would stay, and the command that
+    waits for a daemon to start would wait for ever.
+    """
+
+
 class Told(MultiService):
     """
     Starts a service, and turns an error that we raise on purpose into the
     last line that C{twistd} prints, with exit code 1.
     """
 
+    _log = Logger()
+
     def __init__(
-        self, name: str, service: IService, started: Callable[[], object] = lambda: None
+        self,
+        name: str,
+        service: IService,
+        started: Callable[[], object] = lambda: None,
+        daemon: bool = False,
     ) -> None:
         """
         @param started: called when the service has been started.
+        @param daemon: whether the process will leave its terminal before that;
+            the reason why it cannot start is shown there all the same.
         """
         super().__init__()
         self._name = name
         self._started = started
+        self._terminal = _copy_of_stderr() if daemon else -1
         self.addService(service)
 
     def startService(self) -> None:
         try:
             super().startService()
         except RelayTunnelError as fault:
-            raise SystemExit(f"{self._name}: {fault}") from None
+            reason = f"{self._name}: {fault}"
+            if self._terminal >= 0:
+                self._log.critical("{reason}", reason=reason)
+                with contextlib.suppress(OSError):  # a terminal that is gone
+                    os.write(self._terminal, f"{reason}\n".encode(errors="backslashreplace"))
+            raise StartupError(reason) from None
+        finally:
+            if self._terminal >= 0:
+                os.close(self._terminal)
+                self._terminal = -1
         _collect_seldom()
         self._started()
+
+
+def _copy_of_stderr() -> int:
+    try:
+        return os.dup(2)
+    except OSError:  # it was closed
+        return -1
 
 
 def _collect_seldom() -> None:
@@ -110,12 +149,43 @@ class PluginOptions(usage.Options):
         self._words = len(options or ())
         try:
             super().parseOptions(options)
+            self._check_directory()
         except usage.UsageError as fault:
             if self.parent is None:
                 raise
             error(f"See 'twistd {self.plugin} --help'.")
             error(f"twistd {self.plugin}: {fault}")
             raise SystemExit(1) from None
+        if self.pid_file:
+            # Before twistd looks at it, which it does once all options are read.
+            pid_file.remove_stale(self.pid_file, self.plugin, os.getpid())
+
+    @staticmethod
+    def _check_directory() -> None:
+        """
+        @raise usage.UsageError: the working directory was removed, or cannot be
+            entered; C{twistd} would end with a traceback.
+        """
+        try:
+            os.getcwd()
+        except OSError as fault:
+            raise usage.UsageError(
+                f"the working directory cannot be used: {fault.strerror}; change to another"
+            ) from None
+
+    @property
+    def daemon(self) -> bool:
+        """Whether C{twistd} leaves the terminal before the service starts."""
+        return self.parent is not None and not (
+            self.parent.get("nodaemon") or self.parent.get("debug")
+        )
+
+    def keep_pid_file(self) -> None:
+        """
+        Let the PID file stay when this process ends: it is another's by now.
+        """
+        if self.parent is not None:
+            self.parent["pidfile"] = ""
 
     @property
     def pid_file(self) -> str:

@@ -10,7 +10,6 @@ service.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import tempfile
@@ -27,6 +26,8 @@ from twisted.python.failure import Failure
 
 from relaytunnel.errors import StateError
 from relaytunnel.relay.inheriting import Inheritance
+from relaytunnel.tap import pid_file
+from relaytunnel.tap.signals import stop
 from relaytunnel.tap.systemd import notify
 
 __all__ = ["Predecessor", "Successor", "Will"]
@@ -211,6 +212,8 @@ class Predecessor:
         if line == _GO and not self._took_over:
             self._took_over = True
             self._service.take_over()
+            if self._will.pid_file:
+                self._take_pid_file(self._will.pid_file)
             notify(f"MAINPID={os.getpid()}", "READY=1")
             self._channel.sendLine(_ACCEPTING)
 
@@ -220,20 +223,17 @@ class Predecessor:
         """
         if not self._took_over:
             _log.error("the old process does not hand over; this one ends")
-            self._reactor.stop()
-        elif self._will.pid_file:
-            self._keep_pid_file(self._will.pid_file)
+            stop(self._reactor)
 
-    def _keep_pid_file(self, path: str) -> None:
+    def _take_pid_file(self, path: str) -> None:
+        """
+        Make the PID file this process's, before the old one may end; it stays
+        with the process that took over last.
+        """
         try:
-            with open(path, "w", encoding="ascii") as file:
-                file.write(str(os.getpid()))
+            pid_file.write(path)
         except OSError as fault:
-            _log.warn("{path}: cannot be written: {fault}", path=path, fault=fault)
-            return
-
-        def remove() -> None:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-        self._reactor.addSystemEventTrigger("after", "shutdown", remove)
+            _log.warn(
+                "{path}: cannot be written: {reason}", path=path, reason=fault.strerror or fault
+            )
+        self._reactor.addSystemEventTrigger("after", "shutdown", pid_file.remove_own, path)

@@ -43,9 +43,9 @@ class Kind(IntEnum):
     """the session is aborted, and the channel with it."""
     STOP = 5
     """
-    relay to agent: the session whose EOF I have sent is aborted.  It is of the
-    session before if that has ended meanwhile, and means nothing then: the
-    channel may be carrying the next one.
+    relay to agent: I have let go of the session whose EOF I have sent.  If your
+    EOF has not been sent, it is aborted.  If it has, the channel may carry the
+    next session now: before, I might not have read its JOIN.
     """
 
 

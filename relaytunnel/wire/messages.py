@@ -121,12 +121,15 @@ class Welcome(_Message, frozen=True):
     @ivar node: which node of the relay this is.
     @ivar sessions: how many sessions this agent may have at once.
     @ivar ping: seconds between pings.
+    @ivar releases: whether STOP follows every session on a data channel that
+        stays; before it, the channel cannot carry another one.
     """
 
     relay: _Text
     node: _Text
     sessions: _Number
     ping: Annotated[float, msgspec.Meta(ge=0.01, le=86400)]
+    releases: bool = False
 
 
 class Denied(_Message, frozen=True):

@@ -220,7 +220,7 @@ class FramedPeer(Peer):
     """
     The far end of a data channel over TLS: it joins, and speaks frames.
 
-    @ivar reset_frame: whether RESET or STOP has come.
+    @ivar reset_frame: whether RESET has come, or STOP that aborts.
     @ivar closed: whether the peer has closed TLS in order.
     """
 
@@ -354,11 +354,11 @@ class FramedPeer(Peer):
         elif kind is Kind.RESET:
             self.was_reset = self.reset_frame = True
         elif kind is Kind.STOP:
-            # As an agent does: it is of this session only if its end has come.
-            if self.ended:
+            # As an agent does: it aborts this session only if its end has come
+            # and ours has not been sent.
+            if self.ended and not self._end_said:
                 self.was_reset = self.reset_frame = True
-                if not self._end_said:
-                    self.end()
+                self.end()
         else:
             raise ProtocolError(f"an unexpected {kind.name}")
 

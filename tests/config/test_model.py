@@ -4,6 +4,7 @@ Tests of the model: what is settled, and what does not fit together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.access import networks
+from relaytunnel.config.load import load_relay_text
 from relaytunnel.config.model import (
     AgentConfig,
     ClientPort,
@@ -68,6 +70,22 @@ class StateTests(SynchronousTestCase):
         """
         for environ in ({"HOME": "/h"}, {"HOME": "/h", "XDG_STATE_HOME": "x"}):
             self.assertEqual(default_state(environ, 7), "/h/.local/state/relaytunnel")
+
+    def test_no_home(self) -> None:
+        """
+        A user that the system does not know has no such directory, and none is
+        made that is called "~"; a relay is told to name one, and may.
+        """
+        self.patch(os, "getuid", lambda: 54321)
+        self.patch(os, "environ", {"PATH": "/usr/bin"})
+        self.assertEqual(default_state(), "")
+        (fault,) = self.assertRaises(ConfigError, RelayConfig).faults
+        self.assertIn("[relay] state: a directory is needed", fault)
+        self.assertIn("--state", fault)
+        self.assertEqual(RelayConfig(state="/s").state, "/s")
+        self.assertRaises(ConfigError, load_relay_text, "[relay]\n", "relay.toml")
+        named = load_relay_text('[relay]\nstate = "s"\n', "relay.toml", "/d")
+        self.assertEqual(named.state, "/d/s")
 
 
 class SecretHashTests(SynchronousTestCase):

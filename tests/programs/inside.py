@@ -36,7 +36,7 @@ daemon off;
 pid {directory}/nginx.pid;
 worker_processes 1;
 {user}
-events {{ }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
     default_type text/plain;

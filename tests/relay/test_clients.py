@@ -1067,16 +1067,47 @@ class AdmissionTests(RunningCase):
 
     async def test_too_many_wait(self) -> None:
         """
-        When too many wait for a server, the next is told that it is busy.
+        When an agent has been notified of as many as may be, the next wait until
+        it is their turn, in order, and what they say is not read meanwhile.
         """
         relay = self.start_relay({"waiting_per_server": 2})
         control = await self.raw_agent(relay, "web", "shop")
-        for _ in range(2):
-            await self.session(relay, control)
+        sessions = [await self.session(relay, control) for _ in range(2)]
+        room, waiting = relay.visits.room, []
+        for number in range(2):
+            client = await self.client(relay, request("web") + b"%d" % number * 100_000)
+            await eventually(lambda n=number: room.queued > n, "it is queued")  # type: ignore[misc]
+            waiting.append(client)
+        await self.session(relay, control, "shop")
+        for client, (before, notify) in zip(waiting, sessions, strict=True):
+            data = await self.raw_data(relay, notify.ticket)
+            await data.hears(b"GET")
+            last = await control.hears(Notify)
+            data = await self.raw_data(relay, last.ticket)
+            await data.hears(b"GET")
+            await data.hears(b"%d" % waiting.index(client) * 100_000)
+            data.say(b"here you are")
+            await client.hears(b"here you are")
+            before.reset()
+        self.assertEqual(room.queued, 0)
+
+    async def test_too_many_queued(self) -> None:
+        """
+        When no more can wait the source that has the most pays.
+        """
+        relay = self.start_relay({"waiting_per_server": 1, "queued": 2})
+        control = await self.raw_agent(relay, "web")
+        await self.session(relay, control)
+        room = relay.visits.room
+        first, last = [await self.client(relay, request("web")) for _ in range(2)]
+        await eventually(lambda: room.queued == 2, "they are queued")
         answer = await self.get(relay, "web")
         self.assertTrue(answer.startswith("HTTP/1.1 503 "), answer)
-        self.assertIn(Code.BUSY.value, answer)
-        await self.session(relay, control, "shop")
+        self.assertIn("2 clients are queued at this relay", answer)
+        self.assertIn("Retry-After", answer)
+        other = await self.client(relay, request("web"), source="127.0.0.2")
+        await last.hears(b"too many clients wait at this relay")
+        self.assertEqual((first.received, other.received), (b"", b""))
 
     async def test_too_many_sessions(self) -> None:
         """
@@ -1112,12 +1143,15 @@ class AdmissionTests(RunningCase):
 
     async def test_too_fast(self) -> None:
         """
-        Clients that come faster than the agent may be told are turned away.
+        Clients whose like left before they were served have to wait, and come
+        too late when the rate allows no more of them.
         """
-        relay = self.start_relay({"notify_burst": 8, "notify_rate": 0.1})  # a quarter each
+        relay = self.start_relay({"notify_burst": 8, "notify_rate": 0.1, "waiting": 1.0})
         control = await self.raw_agent(relay, "web")
-        for _ in range(2):
-            await self.session(relay, control)
+        for _ in range(2):  # a quarter of the burst
+            client, _ = await self.session(relay, control)
+            client.reset()
+            await control.hears(Cancel)
         self.assertIn("503", await self.get(relay, "web"))
 
     async def test_refused_on_an_own_port(self) -> None:

@@ -43,6 +43,7 @@ LIMITS = Limits(
     waiting_per_server=2,
     waiting_per_agent=3,
     waiting_per_client=2,
+    queued=4,
     sessions_per_server=2,
     sessions_per_agent=3,
     sessions_per_client=2,
@@ -93,7 +94,7 @@ class RelayModel(RuleBasedStateMachine):
     @ivar present: the agents that are here.
     @ivar published: what they publish.
     @ivar away: the names of servers whose agent went away.
-    @ivar standing: each place that was ever given: waiting, served or gone.
+    @ivar standing: each place that was ever given: queued, waiting, served or gone.
     @ivar joins: how often each ticket has joined.
     """
 
@@ -168,7 +169,7 @@ class RelayModel(RuleBasedStateMachine):
             self.away |= names(server)
         del self.present[agent.agent_id]
         for place, state in list(self.standing.items()):
-            if place.server.agent is agent and state == "waiting":
+            if place.server.agent is agent and state in ("queued", "waiting"):
                 self.leave(place)
 
     def _take_back(self, server: PublishedServer) -> None:
@@ -290,33 +291,76 @@ class RelayModel(RuleBasedStateMachine):
             return []
         assert not full
         assert place.visit is visit and place.server is server
-        self.standing[place] = "waiting"
+        assert place.queued is (self._is_held_up(place) or self._is_behind_others(place))
+        self.standing[place] = "queued" if place.queued else "waiting"
         self.numbers.append(place.session)
         return [place]
 
-    def _full(self, server: PublishedServer, client: str) -> bool:
+    def _counts(self, server: PublishedServer, client: str) -> Counter[tuple[str, str]]:
         here = Counter[tuple[str, str]]()
         for place, state in self.standing.items():
+            of_server = place.server.connection_id == server.connection_id
             here[state, "relay"] += 1
-            here[state, "server"] += place.server.connection_id == server.connection_id
+            here[state, "server"] += of_server
             here[state, "agent"] += place.server.agent.agent_id == server.agent.agent_id
             here[state, "client"] += place.client == client
+            here[state, "share"] += of_server and place.client == client
+        return here
+
+    def _full(self, server: PublishedServer, client: str) -> bool:
+        here = self._counts(server, client)
         return (
-            here["waiting", "relay"] >= LIMITS.waiting_per_relay
-            or here["waiting", "server"] >= LIMITS.waiting_per_server
-            or here["waiting", "agent"] >= LIMITS.waiting_per_agent
-            or here["waiting", "client"] >= LIMITS.waiting_per_client
+            here["queued", "relay"] >= LIMITS.queued
             or here["served", "server"] >= LIMITS.sessions_per_server
             or here["served", "agent"] >= LIMITS.sessions_per_agent
             or here["served", "client"] >= LIMITS.sessions_per_client
         )
+
+    def _is_held_up(self, place: Place[object]) -> bool:
+        here = self._counts(place.server, place.client)
+
+        def both(of: str) -> int:
+            return here["waiting", of] + here["served", of]
+
+        return (
+            here["waiting", "relay"] >= LIMITS.waiting_per_relay
+            or here["waiting", "server"] >= LIMITS.waiting_per_server
+            or here["waiting", "agent"] >= LIMITS.waiting_per_agent
+            or here["waiting", "share"] >= LIMITS.waiting_per_client
+            or both("server") >= LIMITS.sessions_per_server
+            or both("agent") >= LIMITS.sessions_per_agent
+            or both("client") >= LIMITS.sessions_per_client
+        )
+
+    def _is_behind_others(self, place: Place[object]) -> bool:
+        return any(
+            state == "queued"
+            and other.server.connection_id == place.server.connection_id
+            and other.server.agent.agent_id == place.server.agent.agent_id
+            for other, state in self.standing.items()
+        )
+
+    @rule(agent_id=agent_ids)
+    def call(self, agent_id: str) -> None:
+        """
+        An agent is notified of those whose turn it is; then nobody is queued
+        who could go.
+        """
+        for place in self.room.call(agent_id):
+            assert self.standing[place] == "queued"
+            assert not self._is_held_up(place)
+            self.standing[place] = "waiting"
+        for place, state in self.standing.items():
+            if state == "queued" and place.server.agent.agent_id == agent_id:
+                assert self._is_held_up(place)
 
     @rule(place=places, bit=st.integers(0, 7))
     def invent(self, place: Place[object], bit: int) -> None:
         """
         A data channel presents a ticket that was never made.
         """
-        ticket = bytes((place.ticket[0] ^ 1 << bit,)) + place.ticket[1:]
+        wrong = place.ticket or b"\0"
+        ticket = bytes((wrong[0] ^ 1 << bit,)) + wrong[1:]
         assert self.room.redeem(ticket) is None
 
     @rule(place=places, plain=st.booleans())
@@ -428,17 +472,25 @@ class RelayModel(RuleBasedStateMachine):
         The room's numbers are those of the places that were given.
         """
         state = Counter(self.standing.values())
-        assert (self.room.waiting, self.room.served) == (state["waiting"], state["served"])
-        counts: dict[str, Counter[bool]] = defaultdict(Counter)
+        assert self.room.waiting == state["queued"] + state["waiting"]
+        assert (self.room.queued, self.room.served) == (state["queued"], state["served"])
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
         for place, standing in self.standing.items():
             if standing != "gone":
-                assert place.waiting is (standing == "waiting")
-                counts[f"server {place.server.connection_id}"][place.waiting] += 1
-                counts[f"agent {place.server.agent.agent_id}"][place.waiting] += 1
-                counts[f"client {place.client}"][place.waiting] += 1
+                assert place.waiting is (standing != "served")
+                assert place.queued is (standing == "queued")
+                name, client = place.server.connection_id, f"client {place.client}"
+                counts[f"server {name}"][standing] += 1
+                counts[f"agent {place.server.agent.agent_id}"][standing] += 1
+                counts[client][standing] += 1
+                counts[f"{client} of server {name}"][standing] += 1
         assert {
-            key: (tally.waiting, tally.served) for key, tally in self.room._tallies.items()
-        } == {key: (count[True], count[False]) for key, count in counts.items()}
+            key: (tally.queued, tally.notified, tally.served)
+            for key, tally in self.room._tallies.items()
+        } == {
+            key: (count["queued"], count["waiting"], count["served"])
+            for key, count in counts.items()
+        }
         waiting = {place for place, standing in self.standing.items() if standing == "waiting"}
         assert set(self.room._by_digest.values()) == waiting
 

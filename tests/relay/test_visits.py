@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from relaytunnel.accounts.model import Rights
 from relaytunnel.config.access import networks
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import Reach
 from relaytunnel.errors import Code, Failing, Rejection
+from relaytunnel.relay import visits
 from relaytunnel.relay.registry import Agent, PublishedServer
 from relaytunnel.relay.visits import Visit
 from relaytunnel.wire.messages import Cancel, Message, Notify
@@ -22,6 +25,7 @@ from tests.script import (
     FakeClientDoor,
     FakePorts,
     Joins,
+    Pauses,
     RelaySays,
     Script,
     ScriptedTestCase,
@@ -30,6 +34,7 @@ from tests.script import (
     ticket,
 )
 
+NO_TURN = Failing(Code.BUSY, "others were there before; its turn did not come in time")
 CLIENT = "203.0.113.9:50000"
 OTHER = "203.0.113.10:50001"
 RIGHTS = Rights(("*",), ((20000, 20003),))
@@ -49,6 +54,15 @@ def notify(session: int = 1, server: str = "web", client: str = CLIENT) -> Relay
             deadline=10.0,
         )
     )
+
+
+def late_notify(session: int, left: float, number: int = 2) -> RelaySays:
+    """
+    @param number: of its ticket, which is made last.
+    @return: S7 of a client that was queued, and has so many seconds left.
+    """
+    says = notify(session, client=OTHER)
+    return RelaySays(msgspec.structs.replace(says.message, deadline=left, ticket=ticket(number)))
 
 
 def cancel(session: int = 1) -> RelaySays:
@@ -283,31 +297,7 @@ class BusyTests(VisitTestCase):
     S6: limits that are reached.
     """
 
-    limits = Limits(waiting_per_server=1, sessions_per_server=1)
-
-    def test_waiting(self) -> None:
-        """
-        When too many wait for a server, the next is told so; when one of them
-        has gone there is room again.
-        """
-        visit, first = self.arrive()
-        _, second = self.arrive(OTHER)
-        third_visit, third = self.arrive(OTHER)
-        (
-            self.script
-            >> first.seek()
-            << notify()
-            >> second.seek()
-            << Tells(OTHER, Failing(Code.BUSY, "1 clients wait for web; no more are allowed"))
-            >> visit.client_left()
-            << cancel()
-            >> third.seek()
-            << notify(2, client=OTHER)
-            >> third_visit.client_left()
-            << cancel(2)
-        )
-        self.assertEqual(self.visits.refusals, {"busy": 1})
-        self.empty()
+    limits = Limits(sessions_per_server=1)
 
     def test_served(self) -> None:
         """
@@ -336,12 +326,226 @@ class BusyTests(VisitTestCase):
         self.empty()
 
 
+class QueueTests(VisitTestCase):
+    """
+    S6: those whose turn has not come.
+    """
+
+    limits = Limits(waiting_per_server=1, queued=2)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.first = self.wait()
+        self.visit, relay = self.arrive(OTHER)
+        self.script >> relay.seek() << Pauses(OTHER, True)
+
+    def finish(self, session: int = 2) -> None:
+        """
+        Let the second client go.
+        """
+        self.script >> self.visit.client_left() << cancel(session)
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_joined(self) -> None:
+        """
+        When the first has its data channel the next is called, and goes on
+        speaking; it has as much time left as it has not waited.
+        """
+        (
+            self.script
+            >> self.passes.advance(3.5)
+            >> self.joins(1)
+            << Pauses(OTHER, False)
+            << late_notify(2, 7.0)
+            << Joins(CLIENT, "a data channel")
+            >> self.joins(2)
+            << Joins(OTHER, "a data channel")
+            >> self.first.over()
+            >> self.visit.over()
+        )
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_first_leaves(self) -> None:
+        """
+        So it is when the first leaves, or is refused.
+        """
+        (
+            self.script
+            >> self.heard().refused(1, Failing(Code.BUSY, "no"))
+            << Pauses(OTHER, False)
+            << late_notify(2, 10.0)
+            << Tells(CLIENT, Failing(Code.BUSY, "no"))
+        )
+        self.finish()
+
+    def test_leaves(self) -> None:
+        """
+        Of one that leaves before its turn the agent hears nothing.
+        """
+        self.script >> self.visit.client_left() >> self.first.client_left() << cancel()
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_late(self) -> None:
+        """
+        Whose turn does not come in time is told why.
+        """
+        (
+            self.script
+            >> self.passes.advance(10.0)
+            << cancel()
+            << Tells(CLIENT, Failing(Code.TIMEOUT, "nothing came from the agent for 10 s"))
+            << Tells(OTHER, NO_TURN)
+        )
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_came_later(self) -> None:
+        """
+        One that came later is called when the time of the others is over.
+        """
+        self.script >> self.passes.advance(5.0)
+        third_visit, third = self.arrive(OTHER)
+        self.script >> third.seek() << Pauses(OTHER, True)
+        (
+            self.script
+            >> self.passes.advance(5.0)
+            << cancel()
+            << Tells(CLIENT, Failing(Code.TIMEOUT, "nothing came from the agent for 10 s"))
+            << Pauses(OTHER, False)
+            << late_notify(3, 5.0)
+            << Tells(OTHER, NO_TURN)
+            >> third_visit.client_left()
+            << cancel(3)
+        )
+        self.empty()
+
+    def test_agent_left(self) -> None:
+        """
+        When the agent is gone nobody is called any more.
+        """
+        away = Failing(Code.AGENT_AWAY, "the agent office went away")
+        (self.script >> self.heard().left() << Tells(OTHER, away) << Tells(CLIENT, away))
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_withdrawn(self) -> None:
+        """
+        Whose server was withdrawn meanwhile is told so when its turn comes, and
+        however many there are.
+        """
+        self.relay.registry.forget(self.web)
+        (
+            self.script
+            >> self.first.client_left()
+            << cancel()
+            << Tells(OTHER, Failing(Code.NO_SUCH_SERVER, "web was withdrawn"))
+        )
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_changed(self) -> None:
+        """
+        Whoever was let in by rules that do not hold any more has to ask again.
+        """
+        closed = PublishedServer("web", self.agent, (Reach("name"),))
+        closed.allow = networks(["192.0.2.0/24"])
+        self.relay.registry.add(closed)
+        (
+            self.script
+            >> self.first.client_left()
+            << cancel()
+            << Tells(OTHER, Failing(Code.BUSY, "web has changed; try once more"))
+        )
+        self.empty()
+
+    def test_published_anew(self) -> None:
+        """
+        That it was published anew, as it was, makes no difference.
+        """
+        self.relay.registry.add(PublishedServer("web", self.agent, (Reach("name"),)))
+        (
+            self.script
+            >> self.first.client_left()
+            << cancel()
+            << Pauses(OTHER, False)
+            << late_notify(2, 10.0)
+        )
+        self.finish()
+
+    def test_largest_pays(self) -> None:
+        """
+        When no more can be queued the source that has the most pays, with its
+        last client, for one that has less.
+        """
+        _, third = self.arrive(OTHER)
+        fourth_visit, fourth = self.arrive("198.51.100.7:1")
+        (
+            self.script
+            >> third.seek()
+            << Pauses(OTHER, True)
+            >> fourth.seek()
+            << Tells(OTHER, Failing(Code.BUSY, visits._CROWDED))
+            << Pauses("198.51.100.7:1", True)
+            >> fourth_visit.client_left()
+            >> self.first.client_left()
+            << cancel()
+            << Pauses(OTHER, False)
+            << late_notify(2, 10.0)
+        )
+        self.finish()
+
+    def test_same_pays_itself(self) -> None:
+        """
+        One that has as many as anybody is not let in at another's cost.
+        """
+        third_visit, third = self.arrive(OTHER)
+        _, fourth = self.arrive(OTHER)
+        (
+            self.script
+            >> third.seek()
+            << Pauses(OTHER, True)
+            >> fourth.seek()
+            << Tells(OTHER, Failing(Code.BUSY, Blank(str)))  # type: ignore[arg-type]
+            >> third_visit.client_left()
+            >> self.first.client_left()
+            << cancel()
+            << Pauses(OTHER, False)
+            << late_notify(2, 10.0)
+        )
+        self.finish()
+
+
+class ManyQueuedTests(VisitTestCase):
+    """
+    S6: so many that nothing may be done of one after the other's call.
+    """
+
+    limits = Limits(waiting_per_server=1)
+
+    def test_withdrawn(self) -> None:
+        """
+        Thousands of a server that was withdrawn are told so.
+        """
+        first = self.wait()
+        for _ in range(3000):
+            _, relay = self.arrive(OTHER)
+            self.script >> relay.seek() << Pauses(OTHER, True)
+        self.relay.registry.forget(self.web)
+        self.script >> first.client_left() << cancel()
+        for _ in range(3000):
+            self.script << Tells(OTHER, Failing(Code.NO_SUCH_SERVER, "web was withdrawn"))
+        self.empty()
+
+
 class RateTests(VisitTestCase):
     """
     S6: how often an agent is notified in vain.
     """
 
-    limits = Limits(notify_rate=0.01, notify_burst=1)
+    limits = Limits(notify_rate=0.5, notify_burst=1)
 
     def test_in_vain(self) -> None:
         """
@@ -349,21 +553,45 @@ class RateTests(VisitTestCase):
         allows it.
         """
         visit = self.wait()
-        _, second = self.arrive(OTHER)
-        third_visit, third = self.arrive(OTHER)
+        second_visit, second = self.arrive(OTHER)
+        (self.script >> visit.client_left() << cancel() >> second.seek() << Pauses(OTHER, True))
+        for _ in range(19):
+            self.script >> self.passes.advance(0.1)
         (
             self.script
-            >> visit.client_left()
-            << cancel()
-            >> second.seek()
-            << Tells(OTHER, Failing(Code.BUSY, Blank(str)))  # type: ignore[arg-type]
-            >> self.passes.advance(100.0)
-            >> third.seek()
-            << notify(2, client=OTHER)
-            >> third_visit.client_left()
+            >> self.passes.advance(0.15)
+            << Pauses(OTHER, False)
+            << late_notify(2, 8.0)
+            >> second_visit.client_left()
             << cancel(2)
         )
         self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_never(self) -> None:
+        """
+        One for which it does not in time is told why.
+        """
+        self.visits.room.use(Limits(notify_rate=0.01, notify_burst=1))
+        visit = self.wait()
+        _, second = self.arrive(OTHER)
+        (self.script >> visit.client_left() << cancel() >> second.seek() << Pauses(OTHER, True))
+        for _ in range(99):
+            self.script >> self.passes.advance(0.1)
+        (
+            self.script
+            >> self.passes.advance(0.15)
+            << Tells(
+                OTHER,
+                Failing(
+                    Code.BUSY,
+                    "too many clients of web left before they were served;"
+                    " its turn did not come in time",
+                ),
+            )
+        )
+        self.empty()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_answered(self) -> None:
         """

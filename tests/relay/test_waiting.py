@@ -17,11 +17,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.relay import waiting
 from relaytunnel.relay.registry import Agent, PublishedServer
-from relaytunnel.relay.waiting import Place, TokenBucket, WaitingRoom
+from relaytunnel.relay.waiting import Place, WaitingRoom
 from relaytunnel.wire.messages import TICKET_BYTES
-from tests.relay.test_registry import a_server, an_agent
+from tests.relay import test_registry
+from tests.relay.test_registry import an_agent
 
 QUICK = 1_000_000
 
@@ -34,84 +34,12 @@ def tickets() -> Callable[[], bytes]:
     return lambda: next(numbers).to_bytes(TICKET_BYTES, "big")
 
 
-class TokenBucketTests(SynchronousTestCase):
+def a_server(agent: Agent, name: str, *reach: str) -> PublishedServer:
     """
-    So many a second, and a burst.
+    A server that is published.
     """
-
-    def taken(self, bucket: TokenBucket, now: float) -> int:
-        """
-        @return: how many can be taken at this time.
-        """
-        return next(number for number in count() if not bucket.take(now))
-
-    def test_burst(self) -> None:
-        """
-        At first the whole burst can be taken, and no more.
-        """
-        self.assertEqual(self.taken(TokenBucket(2, 5, now=0), 0), 5)
-
-    def test_rate(self) -> None:
-        """
-        Then as many as the rate says.
-        """
-        bucket = TokenBucket(2, 5, now=0)
-        self.taken(bucket, 0)
-        self.assertEqual([self.taken(bucket, now) for now in (0.25, 0.5, 1.0, 2.0)], [0, 1, 1, 2])
-
-    def test_refused_is_free(self) -> None:
-        """
-        A try that is refused costs nothing.
-        """
-        bucket = TokenBucket(1, 1, now=0)
-        self.taken(bucket, 0)
-        self.assertEqual([bucket.take(tenth / 8) for tenth in range(1, 9)], [False] * 7 + [True])
-
-    def test_no_more_than_the_burst(self) -> None:
-        """
-        However long nobody came, no more than the burst can be taken.
-        """
-        bucket = TokenBucket(2, 5, now=0)
-        self.taken(bucket, 0)
-        self.assertEqual(self.taken(bucket, 1000), 5)
-
-    def test_give_back(self) -> None:
-        """
-        What is given back can be taken again.
-        """
-        bucket = TokenBucket(2, 5, now=0)
-        self.taken(bucket, 0)
-        bucket.give_back()
-        self.assertEqual(self.taken(bucket, 0), 1)
-
-    def test_give_back_too_much(self) -> None:
-        """
-        But no more than the burst.
-        """
-        bucket = TokenBucket(2, 5, now=0)
-        bucket.give_back()
-        self.assertEqual(self.taken(bucket, 0), 5)
-
-    def test_clock_set_back(self) -> None:
-        """
-        A clock that goes backwards gives nothing.
-        """
-        bucket = TokenBucket(2, 5, now=100)
-        self.taken(bucket, 100)
-        self.assertEqual(self.taken(bucket, 50), 0)
-
-    @settings(deadline=None, max_examples=100)
-    @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 8), st.integers(1, 8))
-    def test_bound(self, pauses: list[int], rate: int, burst: int) -> None:
-        """
-        In any time the burst and the rate's share of it are the most that is taken.
-        """
-        bucket = TokenBucket(rate, burst, now=0)
-        now, taken = 0.0, 0
-        for pause in pauses:
-            now += pause / 16  # so that no sum is rounded
-            taken += bucket.take(now)
-            self.assertLessEqual(taken, burst + now * rate)
+    server = agent.servers[name] = test_registry.a_server(agent, name, *reach)
+    return server
 
 
 class RoomCase(SynchronousTestCase):
@@ -154,6 +82,26 @@ class RoomCase(SynchronousTestCase):
         self.assertIs(rejection.code, Code.BUSY)
         return str(rejection.reason)
 
+    def queues(self, server: PublishedServer | None = None, client: str = "198.51.100.1") -> str:
+        """
+        Assert that a client has to wait for its turn; it leaves again.
+
+        @return: why.
+        """
+        place = self.enter(server, client)
+        self.assertTrue(place.queued)
+        why = self.room.why_queued(place)
+        self.room.leave(place)
+        return why
+
+    def called(self) -> list[Place[str]]:
+        """
+        @return: those whose turn it is.
+        """
+        return [
+            place for agent in self.room.agents_waited_for() for place in self.room.call(agent)
+        ]
+
     def assert_empty(self) -> None:
         """
         Assert that nothing is kept of anybody.
@@ -161,6 +109,7 @@ class RoomCase(SynchronousTestCase):
         self.assertEqual((self.room.waiting, self.room.served), (0, 0))
         self.assertEqual(dict(self.room._tallies), {})
         self.assertEqual(self.room._by_digest, {})
+        self.assertEqual((self.room.queued, self.room._lines, self.room._queued_bytes), (0, {}, 0))
 
 
 class PlaceTests(RoomCase):
@@ -197,8 +146,8 @@ class PlaceTests(RoomCase):
         """
         Who is not let in takes no number, and nothing is kept of it.
         """
-        self.room = self.a_room(waiting_per_server=1)
-        first = self.enter()
+        self.room = self.a_room(sessions_per_server=1)
+        first = self.serve()
         self.busy()
         self.room.leave(first)
         self.assert_empty()
@@ -307,7 +256,7 @@ class TicketTests(RoomCase):
         """
         # Of 2**256 tickets: ten times as many guesses would show no more.
         self.room = WaitingRoom(
-            Limits(waiting_per_server=1024, waiting_per_agent=1024, notify_burst=1024),
+            Limits(waiting_per_server=1024, waiting_per_agent=1024),
             self.clock.seconds,
             lambda: os.urandom(TICKET_BYTES),
         )
@@ -375,48 +324,63 @@ class AdmissionTests(RoomCase):
 
     def test_waiting_per_relay(self) -> None:
         """
-        Only so many wait at a relay; those who are served do not count.
+        Agents are notified of so many at a relay at a time; those who are
+        served do not count.
         """
         self.room = self.a_room(waiting_per_relay=2)
         self.serve()
         self.enter(client="a")
         self.enter(self.foreign, client="b")
-        self.assertEqual(
-            self.busy(self.second, "c"), "2 clients wait at this relay; no more are allowed"
-        )
+        self.assertEqual(self.queues(self.second, "c"), "2 clients wait at this relay")
 
     def test_waiting_per_server(self) -> None:
         """
-        Only so many wait for a server; others may be visited.
+        An agent is notified of so many for a server at a time; others may be
+        visited.
         """
         self.room = self.a_room(waiting_per_server=2)
         self.serve()
         self.enter(client="a")
         self.enter(client="b")
-        self.assertIn("2 clients wait for web", self.busy(client="c"))
-        self.enter(self.second)
+        self.assertEqual(self.queues(client="c"), "2 clients wait for web")
+        self.assertFalse(self.enter(self.second).queued)
 
     def test_waiting_per_agent(self) -> None:
         """
-        Only so many wait for an agent; others may be visited.
+        An agent is notified of so many at a time; others may be visited.
         """
         self.room = self.a_room(waiting_per_agent=2)
         self.serve()
         self.enter(client="a")
         self.enter(self.second, client="b")
-        self.assertIn("2 clients wait for this agent", self.busy(client="c"))
-        self.enter(self.foreign)
+        self.assertEqual(self.queues(client="c"), "2 clients wait for this agent")
+        self.assertFalse(self.enter(self.foreign).queued)
+
+    def test_always_some(self) -> None:
+        """
+        Where all that an agent may be notified of wait for other servers, a few
+        may wait for each: those others may be dead.
+        """
+        self.room = self.a_room(waiting_per_agent=32, waiting_per_relay=32)
+        for number in range(32):
+            self.enter(client=f"{number}")
+        for _ in range(8):
+            self.assertFalse(self.enter(self.second, "a").queued)
+        self.assertEqual(self.queues(self.second, "a"), "40 clients wait for this agent")
+        self.assertFalse(self.enter(self.foreign, "a").queued)
 
     def test_waiting_per_client(self) -> None:
         """
-        Only so many sessions of a client wait; other clients may come.
+        An agent is notified of so many of a client for a server at a time;
+        others may come.
         """
         self.room = self.a_room(waiting_per_client=2)
         self.serve()
         self.enter()
-        self.enter(self.foreign)
-        self.assertIn("2 sessions of this client wait", self.busy(self.second))
-        self.enter(self.second, client="b")
+        self.enter()
+        self.assertEqual(self.queues(), "2 sessions of this client wait")
+        self.assertFalse(self.enter(self.second).queued)
+        self.assertFalse(self.enter(client="b").queued)
 
     def test_sessions_per_server(self) -> None:
         """
@@ -481,14 +445,14 @@ class AdmissionTests(RoomCase):
         """
         When somebody left, the next is let in.
         """
-        self.room = self.a_room(waiting_per_server=1, sessions_per_server=1)
+        self.room = self.a_room(sessions_per_server=1)
         place = self.serve()
         self.busy()
         self.room.leave(place)
         place = self.enter()
-        self.busy()
+        self.assertIn("0 sessions of web are running", self.queues())
         self.room.leave(place)
-        self.enter()
+        self.assertFalse(self.enter().queued)
 
     def test_agent_back(self) -> None:
         """
@@ -567,7 +531,7 @@ class ShareTests(RoomCase):
             self.busy()
         self.room.leave(places.pop())
         self.assertEqual(self.enter().session, 3)
-        self.room = self.a_room(waiting_per_relay=1)
+        self.room = self.a_room(sessions_per_relay=1)
         place = self.enter(a_server(self.agent, "shop"))
         self.assertIn("wait at this relay", self.busy())
         self.room.leave(place)
@@ -575,15 +539,15 @@ class ShareTests(RoomCase):
 
     def test_set_meanwhile(self) -> None:
         """
-        A share that is set while clients are served counts those that come
-        from then on.
+        A share that is set while clients are served counts those that came
+        before, too.
         """
         self.server.sessions_per_client = 0
         old = self.serve()
         self.server.sessions_per_client = 1
-        place = self.enter()
         self.busy()
         self.room.leave(old)
+        place = self.enter()
         self.busy()
         self.room.leave(place)
         self.assert_empty()
@@ -591,7 +555,7 @@ class ShareTests(RoomCase):
 
 class RateTests(RoomCase):
     """
-    How often the agent is notified.
+    How often the agent is notified in vain.
     """
 
     def setUp(self) -> None:
@@ -604,7 +568,12 @@ class RateTests(RoomCase):
         Let a client come that was never here before, and leave.
         """
         self.clients += 1
-        self.room.leave(self.enter(server, f"203.0.113.{self.clients}"))
+        place = self.enter(server, f"203.0.113.{self.clients}")
+        self.assertFalse(place.queued)
+        self.room.leave(place)
+
+    def waits(self, server: PublishedServer | None = None, client: str = "192.0.2.9") -> None:
+        self.assertIn("left before they were served", self.queues(server, client))
 
     def test_share(self) -> None:
         """
@@ -614,42 +583,84 @@ class RateTests(RoomCase):
         self.room = self.a_room(notify_rate=8, notify_burst=8)
         for _ in range(2):
             self.room.leave(self.enter())
-        self.assertIn("clients from", self.busy())
+        self.waits(client="198.51.100.1")
         for _ in range(6):
             self.come()
-        self.assertIn("clients from", self.busy())
+        self.waits(client="198.51.100.1")
         self.clock.advance(0.5)
         self.room.leave(self.enter())
-        self.assertIn("clients from", self.busy())
-
-    def test_shares_are_bounded(self) -> None:
-        """
-        Only so many clients are remembered.
-        """
-        self.patch(waiting, "_MOST_SHARES", 5)
-        self.room = self.a_room(notify_rate=1000, notify_burst=1000)
-        for _ in range(20):
-            self.come()
-        self.assertEqual(len(self.room._rates["web"]._shares), 5)
+        self.waits(client="198.51.100.1")
 
     def test_burst(self) -> None:
         """
-        Clients that come faster than is allowed are turned away, though none
-        of them stays.
+        Clients that come faster than is allowed have to wait, though none of
+        them stays.
         """
         for _ in range(3):
             self.come()
-        self.assertIn("clients of web", self.busy())
+        self.waits()
 
     def test_rate(self) -> None:
         """
-        After a while the next is let in.
+        After a while the next is called.
         """
         for _ in range(3):
             self.come()
+        places = [self.enter(client=f"{number}") for number in range(2)]
+        self.assertEqual([place.queued for place in places], [True, True])
+        self.clock.advance(0.5)
+        self.assertEqual(self.called(), places[:1])
+        self.assertEqual(self.called(), [])
+
+    def test_under_way(self) -> None:
+        """
+        However many come at once, those under way do not count.
+        """
+        places = [self.enter(client=f"{number}") for number in range(20)]
+        self.assertFalse(any(place.queued for place in places))
+
+    def test_under_way_after_some_left(self) -> None:
+        """
+        But they do when some have just left: so no more come to nothing than
+        the rate allows.
+        """
+        self.come()
+        places = [self.enter(client=f"{number}") for number in range(3)]
+        self.assertEqual([place.queued for place in places], [False, False, True])
+        self.room.redeem(places[0].ticket)
+        self.assertEqual(self.called(), places[2:])
+
+    def test_honest_beside_hostile(self) -> None:
+        """
+        Where many sources come and go so that nobody may be notified, one that
+        stays has its turn among them.
+        """
+        hostile = [f"203.0.113.{number}" for number in range(4)]
+        queued = {client: self.enter(client=client) for client in hostile}
+        for place in list(queued.values()):
+            self.room.leave(place)  # the whole burst, and one on credit
+        queued = {client: self.enter(client=client) for client in hostile}
+        honest = self.enter()
+        self.assertTrue(honest.queued)
+        for _ in range(20):
+            self.clock.advance(0.5)
+            for place in self.called():
+                if place is honest:
+                    return
+                self.room.leave(place)
+                queued[place.client] = self.enter(client=place.client)
+        self.fail("it was never called")
+
+    def test_queued_is_free(self) -> None:
+        """
+        Who leaves the queue costs nothing: nobody was notified.
+        """
+        for _ in range(3):
+            self.come()
+        for _ in range(50):
+            self.waits()
         self.clock.advance(0.5)
         self.come()
-        self.busy()
 
     def test_served(self) -> None:
         """
@@ -659,7 +670,17 @@ class RateTests(RoomCase):
             self.room.leave(self.serve())
         for _ in range(3):
             self.come()
-        self.busy()
+        self.waits()
+
+    def test_answered(self) -> None:
+        """
+        Neither do those whom the agent has refused.
+        """
+        for _ in range(20):
+            place = self.enter()
+            place.answered = True
+            self.room.leave(place)
+        self.assertEqual(self.room._rates, {})
 
     def test_served_afterwards(self) -> None:
         """
@@ -679,24 +700,13 @@ class RateTests(RoomCase):
             self.come()
         self.come(a_server(self.agent, "db"))
 
-    def test_limits_first(self) -> None:
-        """
-        Who is turned away because of another limit does not count.
-        """
-        self.room = self.a_room(notify_rate=2, notify_burst=2, waiting_per_server=1)
-        place = self.enter()
-        for _ in range(5):
-            self.busy()
-        self.room.leave(place)
-        self.come()
-
     def test_published_anew(self) -> None:
         """
         A server that is published anew has the rate that it had.
         """
         for _ in range(3):
             self.come()
-        self.busy(a_server(self.agent, "web", "host:web.example"))
+        self.waits(a_server(self.agent, "web", "host:web.example"))
 
     def test_forgotten(self) -> None:
         """
@@ -704,7 +714,11 @@ class RateTests(RoomCase):
         """
         self.come()
         self.come(a_server(self.agent, "web", "host:web.example"))
+        place = self.enter()
+        del self.agent.servers["web"]
         self.room.forget(self.server)
+        self.assertEqual(self.room._rates, {})
+        self.room.leave(place)
         self.assertEqual(self.room._rates, {})
         self.assert_empty()
 
@@ -714,3 +728,178 @@ class RateTests(RoomCase):
         """
         self.room.forget(self.server)
         self.assertEqual(self.room._rates, {})
+
+    def test_made_good(self) -> None:
+        """
+        Nothing is kept of a server whose rate was made good, when another's is
+        charged.
+        """
+        self.come()
+        self.clock.advance(10)
+        self.come(a_server(self.agent, "db"))
+        self.assertEqual(list(self.room._rates), ["db"])
+
+
+class QueueTests(RoomCase):
+    """
+    Whose turn it is.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.room = self.a_room(waiting_per_server=1)
+
+    def test_in_order(self) -> None:
+        """
+        Those of one client are called in the order in which they came, and
+        have a ticket from then on, which is good as long as one of their
+        arrival would be.
+        """
+        first, *others = [self.enter() for _ in range(3)]
+        self.assertEqual([place.ticket for place in others], [b"", b""])
+        self.assertEqual((self.room.waiting, self.room.queued), (3, 2))
+        self.assertEqual(self.called(), [])
+        self.clock.advance(4)
+        self.assertIs(self.room.redeem(first.ticket), first)
+        self.assertEqual(self.called(), others[:1])
+        self.assertTrue(others[0].ticket)
+        self.assertEqual(others[0].expires, 10.0)
+        self.room.leave(others[0])
+        self.assertEqual(self.called(), others[1:])
+        for place in (first, others[1]):
+            self.room.leave(place)
+        self.room.forget(self.server)
+        self.assert_empty()
+
+    def test_no_ticket(self) -> None:
+        """
+        While it is queued no ticket joins a session, an empty one least.
+        """
+        self.enter()
+        self.enter()
+        self.assertIsNone(self.room.redeem(b""))
+
+    def test_sources_in_turn(self) -> None:
+        """
+        However many clients one source has, another has the next turn.
+        """
+        places = [self.enter(client="a") for _ in range(5)] + [self.enter(client="b")]
+        order: list[Place[str]] = []
+        for place in (places[0], *places[1:]):
+            self.room.leave(place if place.ticket else order[-1])
+            order += self.called()
+        self.assertEqual([place.client for place in order], list("aba" + "aa"))
+
+    def test_behind_others(self) -> None:
+        """
+        Who comes while others are queued goes behind them, though there would
+        be room.
+        """
+        first, second = self.enter(), self.enter()
+        self.room.leave(first)
+        third = self.enter()
+        self.assertTrue(third.queued)
+        self.assertEqual(self.called(), [second])
+
+    def test_leave(self) -> None:
+        """
+        Who leaves the queue leaves nothing behind.
+        """
+        first = self.enter()
+        for place in [self.enter() for _ in range(3)] + [first]:
+            self.room.leave(place)
+        self.room.forget(self.server)
+        self.assert_empty()
+
+    def test_sessions(self) -> None:
+        """
+        Those who are queued wait for sessions to end, too, so that there are
+        never more than may be.
+        """
+        self.room = self.a_room(sessions_per_server=2)
+        places = [self.enter(client=f"{number}") for number in range(3)]
+        for place in places[:2]:
+            self.room.redeem(place.ticket)
+        self.assertEqual(self.called(), [])
+        self.assertEqual(self.room.why_queued(places[2]), "2 sessions of web are running")
+        self.room.leave(places[0])
+        self.assertEqual(self.called(), places[2:])
+
+    def test_servers_in_turn(self) -> None:
+        """
+        The servers of an agent take turns.
+        """
+        self.room = self.a_room(waiting_per_agent=1)
+        web, db = self.server, a_server(self.agent, "db")
+        first = self.enter(web)
+        queued = [self.enter(server) for server in (web, web, db, db)]
+        order = [first]
+        while any(place.queued for place in queued):
+            self.room.leave(order[-1])
+            order += self.called()
+        names = [place.server.connection_id for place in order]
+        self.assertEqual(names, ["web", "web", "db", "web", "db"])
+
+    def test_full(self) -> None:
+        """
+        When so many are queued the source that has the most pays for another
+        one, with its last client, and is let in no more itself.
+        """
+        self.room = self.a_room(waiting_per_server=1, queued=4)
+        self.enter()
+        places = [self.enter(client="a") for _ in range(4)]
+        self.assertIsNone(self.room.one_too_many("a"))
+        self.assertIn("4 clients are queued at this relay", self.busy(client="a"))
+        found = self.room.one_too_many("b")
+        self.assertIs(found, places[3])
+        self.room.leave(places[3])
+        self.assertIsNone(self.room.one_too_many("b"))
+        self.assertTrue(self.enter(client="b").queued)
+        self.assertIs(self.room.one_too_many("b"), places[2])
+
+    def test_bytes(self) -> None:
+        """
+        So it is when they have said so much.
+        """
+        self.room = self.a_room(waiting_per_server=1, queued_bytes=100_000)
+        self.enter()
+        large = [self.room.enter("visit", self.server, "a", size=40_000) for _ in range(2)]
+        small = [self.room.enter("visit", self.server, "b", size=100) for _ in range(5)]
+        self.assertIsNone(self.room.one_too_many("b", 10_000))
+        self.assertIs(self.room.one_too_many("b", 30_000), large[1])
+        self.assertRaises(Rejection, self.room.enter, "visit", self.server, "a", size=40_000)
+        for place in (*large, *small):
+            self.room.leave(place)
+        self.assertEqual(self.room._queued_bytes, 0)
+
+    def test_descriptors(self) -> None:
+        """
+        So it is when there are descriptors for no more.
+        """
+        self.room = WaitingRoom(
+            Limits(waiting_per_server=1), self.clock.seconds, tickets(), room_for=5
+        )
+        self.enter()
+        places = [self.enter(client="a") for _ in range(4)]
+        self.assertIn("5 sessions run or wait at this relay", self.busy(client="a"))
+        self.assertIs(self.room.one_too_many("b"), places[3])
+
+    def test_part_of_all(self) -> None:
+        """
+        One source has a part of what there are descriptors for, not all.
+        """
+        self.room = WaitingRoom(Limits(), self.clock.seconds, tickets(), room_for=10)
+        for _ in range(6):
+            self.serve(client="a")
+        self.assertIn("6 sessions of this client are running", self.busy(client="a"))
+        self.serve(client="b")
+
+    def test_many(self) -> None:
+        """
+        Sessions per client do not count where one address is that of many.
+        """
+        self.room = self.a_room(sessions_per_client=1)
+        for _ in range(3):
+            place = self.room.enter("visit", self.server, "a", many=True)
+            self.assertIs(self.room.redeem(place.ticket), place)
+        self.busy(client="a")

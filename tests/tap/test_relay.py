@@ -4,6 +4,7 @@ C{twistd relay}: what its command line means.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from twisted.application.service import IService
@@ -68,6 +69,18 @@ class OptionsTests(SynchronousTestCase):
         path = self.file('[relay]\nname = "a.example"\n[listen]\nagents = "tcp:1"\n')
         config = self.parsed("--config", path, "--agents", "tcp:2")
         self.assertEqual((config.name, config.agents), ("a.example", "tcp:2"))
+
+    def test_no_home(self) -> None:
+        """
+        Where there is no default for the state, the option is enough, also
+        beside a file that names none.
+        """
+        self.patch(os, "getuid", lambda: 54321)
+        self.patch(os, "environ", {})
+        path = self.file("[relay]\n")
+        for words in ((), ("--config", path)):
+            self.assertIn("no home directory", self.refusal(*words))
+            self.assertEqual(self.parsed(*words, "--state", "/s").state, "/s")
 
     def test_unknown_option(self) -> None:
         """

@@ -293,6 +293,23 @@ class ProcessTests(TestCase):
         """
         await self.stops(self.agent.program, await self.session())
 
+    async def test_again_and_again(self) -> None:
+        """
+        Whatever is said again while the programs stop, they stop once, and
+        have nothing more to say of it.
+        """
+        await self.session()
+        for program in (self.relay.program, self.agent.program):
+            self.send(program, signal.SIGTERM)
+            await program.wait_for("stopping, when")
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT) * 5:
+                if program.running:
+                    self.send(program, number)
+                    await deferToThread(time.sleep, 0.01)
+            done = await program.finished()
+            for words in ("CRITICAL", "critical", "Traceback", "ReactorNotRunning"):
+                self.assertNotIn(words, done.out + done.err)
+
     async def test_at_once(self) -> None:
         """
         Told twice, or with Ctrl-C, either ends at once.

@@ -4,6 +4,7 @@ How both programs tell that they cannot start.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -11,15 +12,27 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 from twisted.application.service import MultiService, Service
+from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.usage import Options
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from relaytunnel.errors import AccountError, StateError
 from relaytunnel.tap.relay import Options as RelayOptions
-from relaytunnel.tap.starting import Told, keep_time, to_terminal
-from tests.processes import Finished, empty_directory, free_port, run, start_relay
+from relaytunnel.tap.starting import StartupError, Told, keep_time, to_terminal
+from tests.processes import (
+    Finished,
+    Program,
+    empty_directory,
+    free_port,
+    run,
+    start_relay,
+    until,
+)
+
+TWISTD = str(Path(sys.executable).parent / "twistd")
 
 
 class _Fails(Service):
@@ -87,6 +100,29 @@ class ToldTests(SynchronousTestCase):
             with self.assertRaises(SystemExit) as caught:
                 Told("twistd relay", _Fails(fault)).startService()
             self.assertEqual(caught.exception.code, f"twistd relay: {fault}")
+            # For twistd, which cleans up behind exceptions alone.
+            self.assertIsInstance(caught.exception, Exception)
+
+    def test_daemon(self) -> None:
+        """
+        A daemon says it at the terminal that it was started from, and in its
+        log, once.
+        """
+        events: list[LogEvent] = []
+        self.patch(Told, "_log", Logger(observer=cast(ILogObserver, events.append)))
+        read, write = os.pipe()
+        stderr = os.dup(2)
+        try:
+            os.dup2(write, 2)
+            told = Told("twistd relay", _Fails(StateError("no place")), daemon=True)
+        finally:
+            os.dup2(stderr, 2)
+            for each in (stderr, write):
+                os.close(each)
+        self.assertRaises(StartupError, told.startService)
+        with os.fdopen(read, "rb") as terminal:
+            self.assertEqual(terminal.read(), b"twistd relay: no place\n")
+        self.assertEqual([event["reason"] for event in events], ["twistd relay: no place"])
 
     def test_others(self) -> None:
         """
@@ -154,8 +190,7 @@ class ProgramTests(TestCase):
     timeout = 60
 
     async def twistd(self, *arguments: str, seconds: float = 30) -> Finished:
-        twistd = str(Path(sys.executable).parent / "twistd")
-        return await run(self, twistd, "-n", "--pidfile=", *arguments, seconds=seconds)
+        return await run(self, TWISTD, "-n", "--pidfile=", *arguments, seconds=seconds)
 
     def last_line(self, done: Finished) -> str:
         """
@@ -234,6 +269,105 @@ class ProgramTests(TestCase):
             self.assertNotIn("Traceback", done.err + done.out)
             self.assertIn(named, (done.err + done.out).strip().rpartition("\n")[2])
 
+    async def daemon(self, *arguments: str, directory: Path) -> Finished:
+        """
+        Run C{twistd} as it runs without C{-n}: it returns when the daemon has
+        started, or cannot.
+        """
+        return await run(self, TWISTD, f"--rundir={directory}", *arguments)
+
+    def options(self, state: Path) -> tuple[str, ...]:
+        return (
+            *("relay", "--state", str(state), "--admin", "off"),
+            *("--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
+        )
+
+    async def test_daemon_cannot(self) -> None:
+        """
+        A daemon that cannot start says why where it was started, ends with 1
+        and leaves no PID file: a relay without a state, or with a port that is
+        taken, and an agent whose socket cannot be made.
+        """
+        directory = empty_directory(self)
+        pid_file, log = directory / "it.pid", directory / "it.log"
+        first = await start_relay(self, directory / "first")
+        relay = self.options(directory / "second")
+        taken = f"tcp:{first.agents_port}:interface=127.0.0.1"
+        join = ("--join", first.invitation, "--publish", "web=127.0.0.1:1")
+        for arguments, reason in (
+            (self.options(Path("/proc/nope")), "the state directory /proc/nope"),
+            ((*relay[:-1], taken), "Address already in use"),
+            (self.options(directory / "first"), f"another relay, process {first.program.pid}"),
+            (("agent", *join, "--local", "/proc/nope/socket"), "/proc/nope/socket"),
+        ):
+            done = await self.daemon(
+                f"--pidfile={pid_file}", f"--logfile={log}", *arguments, directory=directory
+            )
+            self.assertEqual(done.code, 1, done.err)
+            self.assertIn(reason, done.err.splitlines()[0])
+            self.assertIn(reason, log.read_text())
+            self.assertNotIn("Traceback", done.err + log.read_text())
+            self.assertFalse(pid_file.exists())
+            log.unlink()
+
+    async def test_daemon(self) -> None:
+        """
+        A daemon that has started is there when the command returns, and takes
+        its PID file with it.  Meanwhile a second one does not start, and a PID
+        file that another program's number stands in is no hindrance.
+        """
+        directory = empty_directory(self)
+        pid_file = directory / "it.pid"
+        pid_file.write_text(str(os.getpid()))  # trial is no relay
+        options = (f"--pidfile={pid_file}", *self.options(directory / "state"))
+        done = await self.daemon(*options, directory=directory)
+        self.assertEqual(done.code, 0, done.err)
+        pid = int(pid_file.read_text())
+        self.addCleanup(self.kill, pid)
+        self.assertNotEqual(pid, os.getpid())
+        done = await self.daemon(*options, directory=directory)
+        self.assertEqual(done.code, 1)
+        self.assertIn(f"PID {pid}", done.err)
+        self.assertEqual(pid_file.read_text(), str(pid))
+        os.kill(pid, signal.SIGTERM)
+        await until(lambda: not pid_file.exists(), 20, "it has ended")
+
+    def kill(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    async def test_first_process(self) -> None:
+        """
+        The first process of a container starts although the one before it,
+        which had the same number, was killed.
+        """
+        if os.getuid() != 0:
+            raise SkipTest("only root makes PID namespaces")
+        directory = empty_directory(self)
+        pid_file = directory / "it.pid"
+        command = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", TWISTD, "-n")
+        for _ in range(2):
+            relay = Program.start(
+                self, *command, f"--pidfile={pid_file}", *self.options(directory / "state")
+            )
+            await relay.wait_for("the relay localhost is here")
+            self.assertEqual(pid_file.read_text(), "1")
+            relay.transport.signalProcess("KILL")
+            await relay.finished()
+            self.assertTrue(pid_file.exists())
+
+    async def test_no_directory(self) -> None:
+        """
+        A working directory that was removed is told, without a traceback.
+        """
+        directory = empty_directory(self) / "gone"
+        script = 'mkdir "$1" && cd "$1" && rmdir "$1" && exec "$2" -n relay'
+        done = await run(self, "sh", "-c", script, "sh", str(directory), TWISTD)
+        self.assertEqual(done.code, 1, done.err)
+        self.assertIn("the working directory cannot be used", done.err)
+        self.assertNotIn("Traceback", done.err)
+
     async def test_stopped(self) -> None:
         """
         A relay that is told to stop ends by itself, with nothing to say.
@@ -250,6 +384,36 @@ class PluginOptionsTests(SynchronousTestCase):
     """
     What the options of both plugins have in common.
     """
+
+    def parsed(self, *words: str) -> RelayOptions:
+        options = RelayOptions()
+        options.parent = Options()
+        options.parseOptions(list(words))
+        return options
+
+    def test_daemon(self) -> None:
+        """
+        C{twistd} leaves its terminal, but with C{-n} or in a debugger.
+        """
+        options = self.parsed()
+        assert options.parent is not None
+        self.assertTrue(options.daemon)
+        for given in ("nodaemon", "debug"):
+            options.parent[given] = True
+            self.assertFalse(options.daemon)
+            options.parent[given] = False
+        self.assertFalse(RelayOptions().daemon)
+
+    def test_handed_over(self) -> None:
+        """
+        A process whose PID file is another's leaves it there.
+        """
+        options = self.parsed()
+        assert options.parent is not None
+        options.parent["pidfile"] = "/run/relay.pid"
+        options.keep_pid_file()
+        self.assertEqual((options.parent["pidfile"], options.pid_file), ("", ""))
+        RelayOptions().keep_pid_file()
 
     def pid_file(self, given: str) -> object:
         """

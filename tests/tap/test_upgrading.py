@@ -31,6 +31,7 @@ from tests.processes import (
     Agent,
     Relay,
     empty_directory,
+    free_port,
     own_port,
     run,
     start_agent,
@@ -370,6 +371,40 @@ class UpgradeTests(TestCase):
         os.kill(new, signal.SIGINT)
         await until(lambda: not os.path.lexists(path), 20, "it is removed")
         await until(lambda: not os.path.lexists(lock), 20, "so is its lock")
+
+    async def test_pid_file(self) -> None:
+        """
+        The PID file names the process that accepts, from the moment it does
+        so, and goes with the last one.
+        """
+        directory = empty_directory(self)
+        pid_file, state = directory / "it.pid", directory / "state"
+        done = await run(
+            self,
+            *(Path(sys.executable).parent / "twistd", f"--rundir={directory}"),
+            *(f"--pidfile={pid_file}", "relay", "--state", str(state), "--admin", "off"),
+            *("--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
+        )
+        self.assertEqual(done.code, 0, done.err)
+        pids = [int(pid_file.read_text())]
+
+        def kill() -> None:
+            if pid_file.exists():
+                os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+        self.addCleanup(kill)
+        for _ in range(2):
+            done = await run(self, *COMMAND, "upgrade", "--state", str(state))
+            self.assertEqual(done.code, 0, done.err)
+            pids.append(int(pid_file.read_text()))
+            self.assertIn(f"the process {pids[-1]} has taken over", done.out)
+            await until(partial(_gone, Path(f"/proc/{pids[-2]}")), 20, "the old one ends")
+            self.assertEqual(pid_file.read_text(), str(pids[-1]))
+            self.assertEqual((state / "lock").read_text(), f"{pids[-1]}\n")
+        self.assertEqual(len(set(pids)), 3)
+        os.kill(pids[-1], signal.SIGTERM)
+        await until(lambda: not pid_file.exists(), 20, "it is removed")
 
     async def test_not_ready(self) -> None:
         """

@@ -30,6 +30,7 @@ __all__ = [
     "requests",
     "stalled_sessions",
     "verify",
+    "visits",
 ]
 
 _PATIENCE = 30.0
@@ -168,6 +169,23 @@ def burst(port: int, count: int) -> dict[str, float]:
                     selector.unregister(sock)
                     served += answers[sock].endswith(HELLO.encode())
     return {"refused": float(count - served), "seconds": time.monotonic() - began}
+
+
+def visits(port: int, seconds: float) -> float:
+    """
+    Ask for a small page, each time on a connection of its own, one after the
+    other.
+
+    @return: milliseconds that half of them did not exceed.
+    """
+    took: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or not took:
+        began = time.perf_counter()
+        if _get(port, "/") != HELLO.encode():
+            raise BenchFailed("a visit came to nothing")
+        took.append(time.perf_counter() - began)
+    return statistics.median(took) * 1000
 
 
 def ping(port: int, seconds: float, size: int = 64) -> dict[str, float]:

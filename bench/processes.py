@@ -55,6 +55,7 @@ class Processes:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="relaytunnel-bench-"))
         self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._count = 0
 
     def __enter__(self) -> Processes:
         return self
@@ -75,7 +76,8 @@ class Processes:
         """
         Start a program; what it says goes to a file.
         """
-        output = self.directory / f"{name}.{len(self._started)}.out"
+        output = self.directory / f"{name}.{self._count}.out"
+        self._count += 1
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [os.fspath(each) if isinstance(each, Path) else str(each) for each in command],
@@ -87,6 +89,13 @@ class Processes:
             )
         self._started.append((output.name, process))
         return process
+
+    def output_of(self, process: subprocess.Popen[bytes]) -> Callable[[], str]:
+        """
+        @return: what tells all that a process has said by then.
+        """
+        (name,) = (name for name, each in self._started if each is process)
+        return lambda: (self.directory / name).read_text(errors="replace")
 
     def mark(self) -> int:
         """

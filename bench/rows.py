@@ -5,15 +5,20 @@ What is measured, and how good it has to be.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from bench import clients
+from bench.flooding import KINDS
 from bench.origins import Origins
 from bench.processes import (
+    BenchFailed,
     Processes,
     cpu_seconds,
     descriptors,
@@ -245,6 +250,75 @@ def _burst(setting: Setting, way: str, reached: Reached) -> Figures:
     return {"few": few["refused"], "many": many["refused"], "seconds": many["seconds"]}
 
 
+def _flood(setting: Setting, way: str, reached: Reached) -> Figures:
+    """
+    One agent says more than any good one would, of each kind; another's
+    clients are served beside it.
+    """
+    port, data = free_port(), "tls" if way == "ours-tls" else "plain"
+    fresh = start_relaytunnel(setting.processes, [("http", setting.origins.http, port)], data)
+
+    def log() -> int:
+        """
+        @return: bytes in the log of the one that floods.
+        """
+        files = fresh.directory.glob("relay.log*")
+        return sum(
+            len(line)
+            for each in files
+            for line in each.read_bytes().splitlines(keepends=True)
+            if b"flood" in line
+        )
+
+    try:
+        invitation = _invite(fresh.directory / "state", "flood")
+        clients.visits(port, 1.0)  # warm
+        quiet = clients.visits(port, setting.seconds)
+        worst = written = 0.0
+        for kind in KINDS:
+            with _flooding(setting, invitation, kind):
+                before, began = log(), time.monotonic()
+                beside = clients.visits(port, setting.seconds)
+                passed = time.monotonic() - began
+            worst = max(worst, beside / quiet)
+            written = max(written, (log() - before) / passed / 1024)
+        with _flooding(setting, invitation, "once") as flooding:
+            output = setting.processes.output_of(flooding)
+            wait_for(setting.processes, "its servers are registered", lambda: "." in output())
+            took = float(output().split()[1])
+    finally:
+        setting.processes.stop(fresh.processes)
+    return {"quiet": quiet, "ratio": worst, "log": written, "many": took}
+
+
+def _invite(state: Path, agent: str) -> str:
+    """
+    @return: the invitation of an account that may have any name and port.
+    """
+    command = [sys.executable, "-m", "relaytunnel", "invite", "--state", str(state)]
+    rights = ["--publish", "*", "--ports", "20000-20999"]
+    done = subprocess.run(
+        [*command, *rights, agent], capture_output=True, text=True, timeout=30, check=False
+    )
+    found = re.search(r"relaytunnel://\S+", done.stdout)
+    if found is None:
+        raise BenchFailed(f"no invitation for {agent}: {done.stdout[-300:]}{done.stderr[-300:]}")
+    return found[0]
+
+
+@contextlib.contextmanager
+def _flooding(setting: Setting, invitation: str, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "bench.flooding", invitation, kind]
+    flooding = setting.processes.start("flooding", command)
+    output = setting.processes.output_of(flooding)
+    try:
+        wait_for(setting.processes, f"a flood of {kind}", lambda: "begun" in output())
+        time.sleep(0.5)
+        yield flooding
+    finally:
+        setting.processes.stop([flooding])
+
+
 def _deaths(setting: Setting, way: str, reached: Reached) -> Figures:
     first, count = (300, 2000) if setting.quick else (30_000, 100_000)
     with _of_its_own(setting, way, reached) as fresh:
@@ -404,6 +478,19 @@ ROWS = [
             for metric, most in (("few", 0.0), ("many", 0.0), ("seconds", 10.0))
             for way in OURS
         ),
+        ways=("ours", "ours-tls"),
+    ),
+    Row(
+        "flood",
+        "new sessions beside an agent that floods its control channel, at default limits",
+        (
+            Metric("quiet", "p50 before", "ms", True),
+            Metric("ratio", "p50 of the worst flood, compared with it", "", True),
+            Metric("log", "written to the log about it", "KiB/s", True),
+            Metric("many", "until 1,000 servers are registered", "s", True),
+        ),
+        _flood,
+        tuple(Bar("ratio", way, 3.0) for way in OURS),
         ways=("ours", "ours-tls"),
     ),
     Row(

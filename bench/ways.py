@@ -48,12 +48,14 @@ class Reached:
     @ivar ports: where clients connect, by the name of the origin.
     @ivar outer: the process that the clients connect to.
     @ivar inner: the one that connects to the servers.
+    @ivar directory: where they keep what they keep, if it is one of ours.
     """
 
     ports: dict[str, int]
     outer: int = 0
     inner: int = 0
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    directory: Path = Path()
 
     @property
     def pids(self) -> list[int]:
@@ -178,7 +180,7 @@ def start_relaytunnel(
     agent = twistd("agent")
     ports = {name: port for name, _, port in servers if port}
     _wait(processes, ports, "relaytunnel")
-    return Reached(ports, relay.pid, agent.pid, [relay, agent])
+    return Reached(ports, relay.pid, agent.pid, [relay, agent], d)
 
 
 def _ours(data: str) -> Callable[[Processes, Origins], Reached]:

@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.deadlines": 0,
     "relaytunnel.errors": 0,
     "relaytunnel.interfaces": 0,
+    "relaytunnel.ratelimited": 0,
     "relaytunnel.sources": 0,
     "relaytunnel.steps": 0,
     "relaytunnel.machines": 0,

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.channel.edges import IN, EdgeWatch
+from relaytunnel.channel.ports import UnloggedPort
 from relaytunnel.channel.sockets import EdgeConnection, address_of
 
 __all__ = ["accept_with"]
@@ -40,7 +41,8 @@ def accept_with(
         stops and goes on together.
     @return: stops accepting; who comes waits in the kernel's queue then.
     """
-    if edges.works and type(port) is tcp.Port:
+    if edges.works and type(port) in (tcp.Port, UnloggedPort):
+        assert isinstance(port, tcp.Port)
         port.stopReading()
         reactor: Any = port.reactor
         accepting = _Accepting(edges, port, kind, descriptors or Descriptors(reactor))

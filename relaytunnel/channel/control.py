@@ -7,6 +7,7 @@ transport.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from typing import Protocol as Named
 
@@ -18,13 +19,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.tcp import tune
+from relaytunnel.channel.workload import Allowance, Workload
 from relaytunnel.config.model import Limits
 from relaytunnel.config.names import printable
 from relaytunnel.errors import Code, ProtocolError
 from relaytunnel.wire.control import MAX_BODY, MessageReader, frame
-from relaytunnel.wire.messages import Goodbye, Message, Ping, Pong
+from relaytunnel.wire.messages import Goodbye, Message, Ping, Pong, Register, Withdraw
 
 __all__ = ["ControlChannel", "ControlSession"]
+
+_WORTH = {Register: 8, Withdraw: 4}
+"""What messages take, in units of a ping: they change names and ports, and are logged."""
 
 
 class ControlSession(Named):
@@ -68,9 +73,19 @@ class ControlChannel(Protocol):
     _pulse: IDelayedCall | None = None
     _ping_number = 0
 
-    def __init__(self, clock: IReactorTime, limits: Limits) -> None:
+    _unread: Iterator[Message] | None = None
+
+    def __init__(
+        self, clock: IReactorTime, limits: Limits, workload: Workload | None = None
+    ) -> None:
+        """
+        @param workload: where those with much to say take turns; one of its own
+            for a channel that has no like.
+        """
         self._clock = clock
         self._limits = limits
+        self._workload = workload or Workload(clock)
+        self._allowance = Allowance(clock)
         self._reader = MessageReader()
         self._heard_at = clock.seconds()
 
@@ -117,6 +132,9 @@ class ControlChannel(Protocol):
         self._closing = True
         self._why = why
         transport: Any = self.transport
+        if self._unread is not None:
+            self._forget_unread()
+            transport.resumeProducing()  # for the other end's part of the close
         transport.unregisterProducer()
         self._alarm = self._clock.callLater(self._limits.close, self._abort_late)
         transport.loseConnection()
@@ -127,6 +145,7 @@ class ControlChannel(Protocol):
         """
         if not self._gone:
             self._closing = True
+            self._forget_unread()
             self._why = self._why or why
             transport: Any = self.transport
             transport.unregisterProducer()
@@ -149,11 +168,46 @@ class ControlChannel(Protocol):
         if self._closing:
             return
         self._heard_at = self._clock.seconds()
+        if self._unread is not None:
+            self._reader.add(data)  # what the transport had read by then
+            return
+        self._unread = self._reader.feed(data)
+        took, more = self._take_some(self._allowance.left())
+        self._allowance.spend(took)
+        if more:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+            self._workload.add(self)
+
+    def work(self, units: int) -> tuple[int, bool]:
+        """
+        Take some of what has come in and is more than the allowance.
+        """
+        self._heard_at = self._clock.seconds()
+        took, more = self._take_some(units)
+        if not (more or self._closing):
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+        return took, more
+
+    def _take_some(self, units: float) -> tuple[int, bool]:
+        """
+        Take messages until they are worth so many units.
+
+        @return: how many they were worth, and whether there may be more.
+        """
+        unread = self._unread
+        assert unread is not None
+        took = 0
         try:
-            for message in self._reader.feed(data):
+            while took < units:
+                message = next(unread, None)
+                if message is None:
+                    break
+                took += _WORTH.get(type(message), 1)
                 self._take(message)
                 if self._closing:
-                    return
+                    break
+            else:
+                return took, True
         except ProtocolError as fault:
             self._log.warn(
                 "{peer} broke the protocol of the control channel: {fault}",
@@ -162,6 +216,13 @@ class ControlChannel(Protocol):
             )
             self.send(Goodbye(code=Code.PROTOCOL_ERROR.value, reason=str(fault)[:256]))
             self.close(f"protocol error: {fault}")
+        self._unread = None
+        return took, False
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread = None
+            self._workload.remove(self)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Ping):
@@ -178,6 +239,7 @@ class ControlChannel(Protocol):
             if timer is not None and timer.active():
                 timer.cancel()
         self._alarm = self._pulse = None
+        self._forget_unread()
         self.why_lost = self._why or describe_loss(reason)
         session, self._session = self._session, None
         if session is not None:

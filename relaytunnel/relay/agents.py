@@ -8,18 +8,19 @@ L{AgentDoor}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from automat import TypeMachineBuilder, pep614
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import printable
 from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.machines import build
+from relaytunnel.ratelimited import RateLimitedLog
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry, RightsView
 from relaytunnel.relay.visits import Visits
@@ -43,8 +44,6 @@ from relaytunnel.wire.messages import (
 from relaytunnel.wire.turns import Turns
 
 __all__ = ["AgentDoor", "AgentSession", "Reception"]
-
-_log = Logger()
 
 
 class AgentDoor(Protocol):
@@ -118,6 +117,7 @@ class Reception:
 
     @ivar name: the relay's public name.
     @ivar node: which node of it this is.
+    @ivar log: what agents do goes there.
     """
 
     name: str
@@ -127,6 +127,10 @@ class Reception:
     visits: Visits
     limits: Limits
     clock: IReactorTime
+    log: RateLimitedLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = RateLimitedLog(self.clock, Logger(__name__))
 
 
 @dataclass
@@ -152,8 +156,12 @@ def _build() -> Callable[[_Core], Stay]:
         for server in core.reception.registry.leave(agent):
             remove(core, server)
         core.reception.visits.agent_left(agent)
-        _log.info(
-            "agent {agent} is gone: {reason}", agent=agent.agent_id, reason=printable(reason)
+        core.reception.log.emit(
+            LogLevel.info,
+            ("gone", agent.agent_id),
+            "agent {agent} is gone: {reason}",
+            agent=agent.agent_id,
+            reason=printable(reason),
         )
 
     Greeting = builder.state("Greeting")
@@ -204,7 +212,9 @@ def _build() -> Callable[[_Core], Stay]:
     @pep614(Checking.upon(Stay.entered).to(Present))
     def welcome(stay: Stay, core: _Core, hello: Hello, agent: Agent) -> None:
         reception = core.reception
-        _log.info(
+        reception.log.emit(
+            LogLevel.info,
+            ("here", agent.agent_id),
             "agent {agent} is here, from {peer} ({software})",
             agent=agent.agent_id,
             peer=agent.peer,
@@ -225,7 +235,9 @@ def _build() -> Callable[[_Core], Stay]:
     def turn_away(
         stay: Stay, core: _Core, hello: Hello, code: Code, reason: str, retry_after: float
     ) -> None:
-        _log.warn(
+        core.reception.log.emit(
+            LogLevel.warn,
+            ("denied", core.door.peer.rpartition(":")[0]),
             "agent {agent} at {peer} is denied: {code}: {reason}",
             agent=printable(hello.agent),
             peer=core.door.peer,
@@ -244,7 +256,9 @@ def _build() -> Callable[[_Core], Stay]:
         try:
             server = core.reception.publisher.publish(agent, message)
         except Rejection as rejection:
-            _log.warn(
+            core.reception.log.emit(
+                LogLevel.warn,
+                ("cannot publish", agent.agent_id),
                 "agent {agent} cannot publish {server}: {code}: {reason}",
                 agent=agent.agent_id,
                 server=printable(message.connection_id),
@@ -259,8 +273,12 @@ def _build() -> Callable[[_Core], Stay]:
                 )
             )
             return
-        _log.info(
-            "agent {agent} publishes {server}", agent=agent.agent_id, server=server.connection_id
+        core.reception.log.emit(
+            LogLevel.info,
+            ("publishes", agent.agent_id),
+            "agent {agent} publishes {server}",
+            agent=agent.agent_id,
+            server=server.connection_id,
         )
         happened("S4", f"the relay publishes {server.connection_id}, with a standing request")
         core.door.send(Registered(connection_id=server.connection_id, reach=server.addresses))

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.accounts import Account, IAccounts, Rights
 from relaytunnel.channel.control import ControlChannel
+from relaytunnel.channel.workload import Workload
 from relaytunnel.errors import AccountError, Code, Rejection
 from relaytunnel.relay.admission import Newcomer
 from relaytunnel.relay.agents import AgentSession, Reception
@@ -38,13 +39,19 @@ class AgentControl(ControlChannel):
     _asked: Deferred[None] | None = None
 
     def __init__(
-        self, reception: Reception, accounts: Any, newcomer: Newcomer, wait: float
+        self,
+        reception: Reception,
+        accounts: Any,
+        newcomer: Newcomer,
+        wait: float,
+        workload: Workload | None = None,
     ) -> None:
         """
         @param newcomer: the connection, as it is counted.
         @param wait: seconds that are left to authenticate.
+        @param workload: where agents with much to say take turns.
         """
-        super().__init__(reception.clock, reception.limits)
+        super().__init__(reception.clock, reception.limits, workload)
         self._accounts: IAccounts = accounts
         self._newcomer = newcomer
         self._tried = False

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from relaytunnel.channel.accepting import accept_with
 from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.ports import UnloggedPort
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.tcp import socket_of, tune
 from relaytunnel.config.names import Reach
@@ -167,9 +168,10 @@ class Listeners:
             if heirloom is not None:
                 own = adopt(self._reactor, heirloom, self.own_factory(port))
             else:
-                own = self._reactor.listenTCP(
-                    port, self.own_factory(port), backlog=_BACKLOG, interface=self.interface
+                own = UnloggedPort(
+                    port, self.own_factory(port), _BACKLOG, self.interface, self._reactor
                 )
+                own.startListening()
         except CannotListenError as fault:
             raise Rejection(
                 Code.PORT_TAKEN,

@@ -30,6 +30,7 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity
 from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
+from relaytunnel.channel.workload import Workload
 from relaytunnel.config import RelayConfig
 from relaytunnel.draining import quiet
 from relaytunnel.errors import Code, StateError
@@ -151,6 +152,7 @@ class RelayService(Service):
         self.identity = identity = identity_of(config)
         store = AccountStore(self.state.database)
         self._edges = EdgeWatch(self._reactor)
+        self._workload = Workload(self._reactor)
         self.listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
         self.hashing = hashing = Hashing(hashing_threads(self._reactor))
@@ -259,7 +261,7 @@ class RelayService(Service):
         return reload(self, config)
 
     def _new_control(self, reception: Reception, newcomer: Newcomer, wait: float) -> AgentControl:
-        control = AgentControl(reception, self.accounts, newcomer, wait)
+        control = AgentControl(reception, self.accounts, newcomer, wait, self._workload)
         self._controls.add(control)
         control.gone.addCallback(self._controls.discard)
         return control
@@ -412,6 +414,7 @@ class RelayService(Service):
         self.clients.close()
         self.agents_port.close()
         yield self._part()
+        self.reception.log.close()
         yield stopped
         yield self.accounts.close()
         yield self.hashing.close()

@@ -46,6 +46,12 @@ class MessageReader:
         self.max_body = max_body
         self._buffer = bytearray()
 
+    def add(self, data: bytes) -> None:
+        """
+        Have these bytes be read, too, by who reads L{feed} just now.
+        """
+        self._buffer += data
+
     def feed(self, data: bytes) -> Iterator[Message]:
         """
         Yield the messages that are complete with these bytes.

@@ -122,6 +122,71 @@ class ControlChannelTests(Sockets):
         self.assertEqual(far.messages, sent)
         self.assertEqual(self.session.received_, sent)
 
+    async def flooded(self) -> tuple[_Far, list[Message]]:
+        """
+        The other end says more than the allowance, and much more than is read
+        at a time.
+
+        @return: it, and what it says.
+        """
+        far = await self.connect()
+        sent: list[Message] = [Withdrawn(connection_id=f"{number}") for number in range(30_000)]
+        far.say(*sent)
+        await until(lambda: self.channel._unread is not None, what="it has more than it takes")
+        return far, sent
+
+    async def test_flood(self) -> None:
+        """
+        What is more than the allowance is taken in order, in later turns, and
+        no more is read meanwhile.
+        """
+        _, sent = await self.flooded()
+        self.assertLess(len(self.session.received_), 1000)
+        most = 0
+        for _ in range(50):
+            most = max(most, len(self.channel._reader._buffer))
+            await pause_for(0.001)
+        self.assertGreater(sum(map(len, map(frame, sent))), 2 * most)
+        await until(lambda: len(self.session.received_) == len(sent), what="all is taken")
+        self.assertEqual(self.session.received_, sent)
+        self.assertIsNone(self.channel._unread)
+
+    async def test_flood_ends_in_a_fault(self) -> None:
+        """
+        What breaks the protocol does so when its turn has come.
+        """
+        far = await self.connect()
+        sent: list[Message] = [Withdrawn(connection_id=f"{number}") for number in range(1000)]
+        far.say(*sent, Denied(code="x", reason="", retry_after=1.0), *sent)
+        await until(lambda: far.gone)
+        self.assertEqual(self.session.received_, sent)
+        goodbye = far.messages[-1]
+        assert isinstance(goodbye, Goodbye)
+        self.assertEqual(goodbye.code, Code.PROTOCOL_ERROR.value)
+
+    async def test_closed_while_flooded(self) -> None:
+        """
+        A channel that is closed takes no more, and the other end notices.
+        """
+        far, _ = await self.flooded()
+        self.channel.close("enough")
+        taken = len(self.session.received_)
+        await until(lambda: far.gone and self.session.lost_)
+        self.assertEqual(self.session.lost_, ["enough"])
+        self.assertEqual(len(self.session.received_), taken)
+
+    async def test_lost_while_flooded(self) -> None:
+        """
+        Of a channel that is lost nothing more is taken.
+        """
+        await self.flooded()
+        self.channel.abort("enough")
+        taken = len(self.session.received_)
+        await until(lambda: self.session.lost_)
+        await pause_for(0.01)
+        self.assertEqual(len(self.session.received_), taken)
+        self.assertEqual(len(self.channel._workload._workers), 0)
+
     async def test_peer(self) -> None:
         """
         It knows the other end's address.

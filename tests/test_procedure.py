@@ -1693,17 +1693,47 @@ class ServerClosesTests(ProcedureTestCase):
         )
         self.client_goes()
 
+    def test_S14_after_long_thought(self) -> None:
+        """
+        A client that has said all, its end included, gets an answer that takes
+        half an hour.
+        """
+        (
+            self.script
+            >> self.visitor.says(b"SUM\r\n")
+            << Writes("to agent", b"SUM\r\n")
+            << Writes("to server", b"SUM\r\n")
+            >> self.visitor.ends()
+            << Ends("to agent")
+            << Ends("to server")
+            >> self.passes.advance(900.0)
+            >> self.passes.advance(900.0)
+            >> self.server.says(b"42\r\n")
+            << Writes("to relay", b"42\r\n")
+            << Writes("to client", b"42\r\n")
+            >> self.server.ends()
+            << Ends("to relay")
+            << Closes("to server")
+            << Closes("to relay")
+            << Reports("clean")
+            << Forgets()
+            << Ends("to client")
+            << Closes("to client")
+            << Closes("to agent")
+        )
+        self.nothing_left()
+
     def test_S17_client_stays(self) -> None:
         """
-        A client that does not close its side is given a minute, and then cut
+        A client that does not close its side is given an hour, and then cut
         off at the next look.
         """
         self.up_to_s17()
         for _ in range(4):
-            self.script >> self.passes.advance(15.0)
+            self.script >> self.passes.advance(900.0)
         (
             self.script
-            >> self.passes.advance(15.0)
+            >> self.passes.advance(900.0)
             << Resets("to server")
             << Resets("to relay")
             << Reports("half-closed idle")

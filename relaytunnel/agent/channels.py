@@ -279,7 +279,7 @@ class DataChannels:
             return
         channel.lost = self._lost
         if len(self._parked) >= min(self.demand.level, _MOST_PARKED):
-            channel.close(self._limits.half_closed)
+            channel.close(self._patience(channel))
         else:
             self._parked[channel] = self._clock.callLater(
                 self._limits.parked, self._expire, channel
@@ -287,9 +287,15 @@ class DataChannels:
 
     def _expire(self, channel: DataChannel) -> None:
         del self._parked[channel]
-        # The last client may still be reading the last bytes, and the relay
-        # with it: it gives up after the half-closed limit, and so do we.
-        channel.close(self._limits.half_closed)
+        channel.close(self._patience(channel))
+
+    def _patience(self, channel: DataChannel) -> float | None:
+        """
+        @return: how long the relay may take to close the channel: where the last
+            client may still be reading the last bytes, as long as the relay
+            waits for it.
+        """
+        return None if channel.released else self._limits.half_closed
 
     def _lost(self, channel: DataChannel) -> None:
         self._all.discard(channel)

@@ -82,7 +82,7 @@ class Limits(
     """Servers that one agent may register."""
     idle: _Duration = 3600.0
     """Without a byte in either direction before a session is ended, in seconds."""
-    half_closed: _Duration = 60.0
+    half_closed: _Duration = 3600.0
     """The same for a session of which one direction has ended, in seconds."""
     linger_idle: _Deadline = 5.0
     """Without a byte to discard from a peer that is being left, in seconds."""

@@ -43,6 +43,12 @@ class LimitsTests(SynchronousTestCase):
             (limits.penalty_auth, limits.penalty_none, limits.penalty_most), (5.0, 1.0, 600.0)
         )
 
+    def test_half_closed(self) -> None:
+        """
+        Whoever has said all may wait for the answer as long as anybody else.
+        """
+        self.assertEqual(Limits().half_closed, Limits().idle)
+
     def test_keys(self) -> None:
         """
         In files the names of limits have hyphens.

@@ -17,12 +17,8 @@ import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from relaytunnel import __version__, commands
-from relaytunnel.config import (
-    PortRange,
-    agent_id,
-    publish_pattern,
-)
+from relaytunnel import __version__, account_commands, commands
+from relaytunnel.config import PortRange, agent_id, host, host_right, publish_pattern
 from relaytunnel.config.names import connection_id, port_number
 from relaytunnel.config.users import user_name
 from relaytunnel.errors import RelayTunnelError
@@ -78,50 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=commands.demo)
 
-    invite = _with_state(
-        names.add_parser(
-            "invite",
-            help="make an agent's account or rotate its secret",
-            description="Make an account for an agent, or rotate its secret, and print its"
-            " invitation.  The secret before it stays valid until the new one is first used, for"
-            " 24 hours at most.  Rights that are not named here stay as they are; a new account"
-            " has none.",
-        )
-    )
-    invite.add_argument("agent", metavar="AGENT", type=_checked(agent_id))
-    invite.add_argument(
-        "--publish",
-        metavar="PATTERN",
-        action="append",
-        type=_checked(publish_pattern),
-        help="a connection ID that it may publish, '*.SUFFIX' for all below one, or '*'; may be"
-        " repeated",
-    )
-    invite.add_argument(
-        "--ports",
-        metavar="RANGE",
-        action="append",
-        type=_checked(PortRange.parse),
-        help="ports of the relay that its servers may have, such as 20000-20099; may be repeated",
-    )
-    invite.set_defaults(run=commands.invite)
-
-    revoke = _with_state(
-        names.add_parser(
-            "revoke",
-            help="remove an agent's account; its control channel closes within a second",
-            description="Remove an agent's account with its rights and secrets.  Its control"
-            " channel closes within a second.",
-        )
-    )
-    revoke.add_argument("agent", metavar="AGENT")
-    revoke.set_defaults(run=commands.revoke)
-
-    agents = _with_state(
-        names.add_parser("agents", help="list the agents", description="List the agents.")
-    )
-    agents.add_argument("--json", action="store_true", help="for programs")
-    agents.set_defaults(run=commands.agents)
+    _add_accounts(names)
 
     upgrade = _with_state(
         names.add_parser(
@@ -212,6 +165,124 @@ def _parser() -> argparse.ArgumentParser:
         help="the IP address to listen on (127.0.0.1: nobody from elsewhere)",
     )
     forward.set_defaults(run=commands.forward)
+    return parser
+
+
+def _add_accounts(names: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """
+    Add the commands about accounts.
+    """
+    unchanged = "  A running relay does it within a second."
+    invite = _with_state(
+        names.add_parser(
+            "invite",
+            help="make an agent's account",
+            description="Make an account for an agent, and print its invitation.  It may do what"
+            " is named here, and nothing else; 'grant' and 'deny' change that later.  The relay"
+            " need not have been started yet.",
+        )
+    )
+    invite.add_argument("agent", metavar="AGENT", type=_checked(agent_id))
+    _with_name(_with_rights(invite))
+    invite.set_defaults(run=account_commands.invite)
+
+    grant = _with_state(
+        names.add_parser(
+            "grant",
+            help="let an agent publish, claim or have more",
+            description="Give an agent's account more rights.  Its secret stays as it is."
+            + unchanged,
+        )
+    )
+    grant.add_argument("agent", metavar="AGENT")
+    _with_rights(grant)
+    grant.set_defaults(run=account_commands.grant, wrong=grant.error)
+
+    deny = _with_state(
+        names.add_parser(
+            "deny",
+            help="take rights from an agent",
+            description="Take rights from an agent's account: patterns that were granted, and any"
+            " ports of those that were.  What it publishes by them is withdrawn; sessions go on."
+            "  Its secret stays as it is." + unchanged,
+        )
+    )
+    deny.add_argument("agent", metavar="AGENT")
+    _with_rights(deny)
+    deny.set_defaults(run=account_commands.deny, wrong=deny.error)
+
+    rotate = _with_state(
+        names.add_parser(
+            "rotate",
+            help="make a new secret for an agent",
+            description="Make a new secret for an agent, and print the invitation with it.  The"
+            " one before stays valid until the new one is first used, for 24 hours at most.  Its"
+            " rights stay as they are.",
+        )
+    )
+    rotate.add_argument("agent", metavar="AGENT")
+    _with_name(rotate)
+    rotate.set_defaults(run=account_commands.rotate)
+
+    revoke = _with_state(
+        names.add_parser(
+            "revoke",
+            help="remove an agent's account; its control channel closes within a second",
+            description="Remove an agent's account with its rights and secrets.  Its control"
+            " channel closes within a second.",
+        )
+    )
+    revoke.add_argument("agent", metavar="AGENT")
+    revoke.set_defaults(run=account_commands.revoke)
+
+    agents = _with_state(
+        names.add_parser(
+            "agents",
+            help="list the agents",
+            description="List the agents with what they may publish and claim, and the host names"
+            " that connected ones claim without a right, with the commands that grant it.",
+        )
+    )
+    agents.add_argument("--json", action="store_true", help="for programs")
+    agents.set_defaults(run=account_commands.agents)
+
+
+def _with_rights(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--publish",
+        metavar="PATTERN",
+        action="append",
+        type=_checked(publish_pattern),
+        help="a connection ID that it may publish, '*.SUFFIX' for all below one, or '*'; may be"
+        " repeated",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="PATTERN",
+        action="append",
+        type=_checked(host_right),
+        help="a host name that its servers may claim, '*.SUFFIX' for all below one, or '*' for all"
+        " that no other agent has a right to; may be repeated.  Names below the relay's own need"
+        " none",
+    )
+    parser.add_argument(
+        "--ports",
+        metavar="RANGE",
+        action="append",
+        type=_checked(PortRange.parse),
+        help="ports of the relay that its servers may have, such as 20000-20099; may be repeated",
+    )
+    return parser
+
+
+def _with_name(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--name",
+        metavar="HOST",
+        type=_checked(host),
+        help="the name or address that the invitation has for the relay, if it is not the one that"
+        " the relay was started with",
+    )
     return parser
 
 

@@ -1,5 +1,6 @@
 """
-What each command of C{relaytunnel} does, once its arguments are parsed.
+What each command of C{relaytunnel} does, once its arguments are parsed; those
+about accounts are in L{relaytunnel.account_commands}.
 
 Each takes these and returns the exit code; an error that it raises on purpose
 is told by L{relaytunnel.cli}, where the arguments are.
@@ -8,46 +9,35 @@ is told by L{relaytunnel.cli}, where the arguments are.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import time
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING
-
-import msgspec
+from collections.abc import Iterator
+from contextlib import suppress
 
 from relaytunnel.config import (
     AgentConfig,
     Limits,
-    PortRange,
     RelayConfig,
-    default_state,
+    RelayNames,
     load_config,
-    load_relay,
 )
+from relaytunnel.config.hosts import ID_ANYWHERE_WARNING
 from relaytunnel.config.limits import LIMIT_KEYS
-from relaytunnel.errors import ConfigError, StateError
+from relaytunnel.errors import ConfigError, InvitationError, StateError
 from relaytunnel.passwords import new_password, password_of
-from relaytunnel.terminal import error, say
+from relaytunnel.terminal import say
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for
-
-if TYPE_CHECKING:
-    from relaytunnel.accounts import Account, AccountStore
-    from relaytunnel.relay.state import Facts, StateDirectory
+from relaytunnel.wire.invitation import Invitation
 
 __all__ = [
     "VIA",
-    "agents",
     "check",
     "connect",
     "demo",
     "forward",
     "hash_password",
-    "invite",
     "publish",
-    "revoke",
     "upgrade",
     "withdraw",
 ]
@@ -55,6 +45,7 @@ __all__ = [
 VIA = "RELAYTUNNEL_VIA"
 """The environment variable that names the relay to visit through."""
 
+_LONGEST_INVITATION = 4096
 _UPGRADED_WITHIN = 40.0
 
 
@@ -71,36 +62,10 @@ def demo(parsed: argparse.Namespace) -> int:
     return run_demo(parsed.once)
 
 
-def _state(parsed: argparse.Namespace) -> tuple[StateDirectory, Facts]:
-    """
-    @raise StateError: no relay has ever been started with this state.
-    """
-    from relaytunnel.relay.state import StateDirectory
-
-    config = load_relay(parsed.config) if parsed.config else None
-    path = parsed.state or (config.state if config is not None else default_state())
-    if not path:
-        raise StateError(
-            "this user has no home directory; name the relay's state directory with --state"
-        )
-    state = StateDirectory(path)
-    facts = state.read_facts()
-    if facts is None:
-        raise StateError(
-            f"no relay has kept its state in {path} yet; start 'twistd relay' once, or name its"
-            " directory with --state"
-        )
-    return state, facts
-
-
-def _accounts(state: StateDirectory) -> AccountStore:
-    from relaytunnel.accounts import AccountStore
-
-    return AccountStore(state.database)
-
-
 def upgrade(parsed: argparse.Namespace) -> int:
-    state, facts = _state(parsed)
+    from relaytunnel.account_commands import started_state
+
+    state, facts = started_state(parsed)
     if not facts.runs:
         raise StateError(f"no relay runs with the state in {state.path}")
     try:
@@ -119,112 +84,6 @@ def upgrade(parsed: argparse.Namespace) -> int:
     raise StateError(
         f"no other process has taken over within {_UPGRADED_WITHIN:g} s; the relay's log says why"
     )
-
-
-def invite(parsed: argparse.Namespace) -> int:
-    state, facts = _state(parsed)
-    if parsed.config and parsed.agent in [each.id for each in load_relay(parsed.config).accounts]:
-        raise StateError(
-            f"{parsed.config}: [[agent]] {parsed.agent}: this account stands in the file; change"
-            " it there"
-        )
-    ranges: list[PortRange] | None = parsed.ports
-    store = _accounts(state)
-    try:
-        secret = store.invite(
-            parsed.agent,
-            parsed.publish,
-            None if ranges is None else [(each.first, each.last) for each in ranges],
-        )
-        rights = store.rights(parsed.agent)
-    finally:
-        store.close()
-    say(facts.invitation(parsed.agent, secret))
-    if rights is None or not rights.publish:
-        error(f"{parsed.agent} may publish nothing yet; say what with --publish NAME")
-    else:
-        ports = ", ".join(f"{first}-{last}" for first, last in rights.ports) or "none"
-        error(f"{parsed.agent} may publish {', '.join(rights.publish)}; ports: {ports}")
-    return 0
-
-
-def revoke(parsed: argparse.Namespace) -> int:
-    state, _ = _state(parsed)
-    store = _accounts(state)
-    try:
-        known = store.revoke(parsed.agent)
-    finally:
-        store.close()
-    if not known:
-        error(f"relaytunnel: there is no agent {parsed.agent}")
-        return 1
-    say(f"{parsed.agent} is revoked")
-    return 0
-
-
-def agents(parsed: argparse.Namespace) -> int:
-    state, facts = _state(parsed)
-    store = _accounts(state)
-    try:
-        accounts = store.agents()
-    finally:
-        store.close()
-    online = _online(state, facts)
-    if parsed.json:
-        rows = [
-            {
-                "id": account.agent,
-                "publish": account.rights.publish,
-                "ports": account.rights.ports,
-                "last_seen": account.last_seen,
-                "online": None if online is None else account.agent in online,
-            }
-            for account in accounts
-        ]
-        listed = {account.agent for account in accounts}
-        rows += [{"id": each, "online": True} for each in sorted((online or set()) - listed)]
-        say(json.dumps(rows, indent=2))
-        return 0
-    table = [("AGENT", "MAY PUBLISH", "LAST SEEN", "ONLINE")]
-    table += [_row(account, online) for account in accounts]
-    if online is not None:
-        listed = {account.agent for account in accounts}
-        table += [(agent, "(in relay.toml)", "now", "yes") for agent in online - listed]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        say("  ".join(cells).rstrip())
-    if online is None:
-        error("the relay does not answer: who is online is not known")
-    return 0
-
-
-def _row(account: Account, online: set[str] | None) -> tuple[str, str, str, str]:
-    seen = account.last_seen
-    here = "?" if online is None else "yes" if account.agent in online else "no"
-    when = "never" if seen is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
-    return account.agent, ", ".join(account.rights.publish) or "nothing", when, here
-
-
-def _online(state: StateDirectory, facts: Facts) -> set[str] | None:
-    """
-    Ask the running relay who is there.
-
-    @return: C{None} if it does not answer.
-    """
-    if not facts.admin:
-        return None
-    request = urllib.request.Request(
-        f"http://{facts.admin}/api/status",
-        headers={"Authorization": f"Bearer {state.admin_token()}"},
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(request, timeout=5) as answer:
-            status = msgspec.json.decode(answer.read())
-        return {str(agent["id"]) for agent in status["agents"]}
-    except (OSError, urllib.error.URLError, msgspec.DecodeError, KeyError, TypeError):
-        return None
 
 
 def publish(parsed: argparse.Namespace) -> int:
@@ -250,15 +109,47 @@ def check(parsed: argparse.Namespace) -> int:
             f" {len(config.accounts)} accounts, agents at {config.agents},"
             f" clients at {', '.join(map(str, config.clients))}"
         )
+        if config.id_anywhere:
+            say(ID_ANYWHERE_WARNING)
     else:
         assert isinstance(config, AgentConfig)
         names = ", ".join(server.id for server in config.servers) or "no server"
         say(f"{parsed.file}: an agent's file without faults: it publishes {names}")
+        for line in _claims(config):
+            say(line)
     for key, name in LIMIT_KEYS.items():
         value, default = getattr(config.limits, name), getattr(Limits(), name)
         if value != default:
             say(f"[limits] {key} = {value:.9g}, by default {default:.9g}")
     return 0
+
+
+def _claims(config: AgentConfig) -> Iterator[str]:
+    """
+    Yield what the relay has to allow for the host names that servers claim.
+    """
+    from relaytunnel.relay.claims import claimed, grant_command
+
+    agent = "AGENT"
+    relay: tuple[str, ...] = ()
+    with suppress(InvitationError, OSError, UnicodeDecodeError):
+        text = config.join
+        if text is None and config.join_file is not None:
+            with open(config.join_file, encoding="utf-8") as file:
+                text = file.read(_LONGEST_INVITATION)
+        invitation = Invitation.parse(text or "")
+        agent, relay = invitation.agent, (invitation.host,)
+    names = RelayNames(relay)
+    wanted: dict[str, None] = {}
+    for server in config.servers:
+        for claim in claimed(names, server.id, server.reach):
+            fault = names.claim_fault(claim, server.id)
+            if fault is None:
+                wanted[claim] = None
+            else:
+                yield f"[[server]] '{server.id}' reach: {claim} cannot be claimed: {fault}"
+    if wanted:
+        yield f"at the relay, this allows the host names: {grant_command(agent, wanted)}"
 
 
 def connect(parsed: argparse.Namespace) -> int:

@@ -574,13 +574,17 @@ class RunningCase(TestCase):
         agent: str,
         publish: Iterable[str] = ("*",),
         ports: Iterable[tuple[int, int]] | None = None,
+        hosts: Iterable[str] = ("*",),
     ) -> Invitation:
         """
         Invite one more agent.
         """
         whole = relay.config.ports
         secret = self.accounts(relay).invite(
-            agent, list(publish), [(whole.first, whole.last)] if ports is None else list(ports)
+            agent,
+            list(publish),
+            [(whole.first, whole.last)] if ports is None else list(ports),
+            list(hosts),
         )
         return relay.facts.invitation(agent, secret)
 

@@ -28,6 +28,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.agent.servers import OwnServer
+from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
@@ -450,7 +451,7 @@ def relay_core(script: Script, clock: IReactorTime, limits: Limits, ports: FakeP
         tickets of L{ticket}.
     """
     numbers = count(1)
-    registry = Registry()
+    registry = Registry(RelayNames(["relay.example"]))
     room: WaitingRoom[Visit] = WaitingRoom(limits, clock.seconds, lambda: ticket(next(numbers)))
 
     def addresses(connection_id: str, way: Reach) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.accounts import AccountStore, secrets
+from relaytunnel.accounts import AccountStore, Rights, secrets
+from relaytunnel.channel.identity import own_identity
 from relaytunnel.cli import main
 from relaytunnel.relay.state import Facts, StateDirectory
 from relaytunnel.wire.invitation import Invitation
@@ -50,6 +51,16 @@ class CommandTests(SynchronousTestCase):
         """
         return self.run_command(arguments[0], "--state", self.state.path, *arguments[1:])
 
+    def rights(self, agent: str) -> Rights | None:
+        """
+        @return: what an agent may do.
+        """
+        store = AccountStore(self.state.database)
+        try:
+            return store.rights(agent)
+        finally:
+            store.close()
+
     def authenticate(self, invitation: Invitation) -> bool:
         store = AccountStore(self.state.database)
         try:
@@ -72,7 +83,7 @@ class InviteTests(CommandTests):
             ("office", "relay.example.net", 7001, PIN),
         )
         self.assertTrue(self.authenticate(invitation))
-        self.assertIn("may publish web; ports: 20001-20001", err)
+        self.assertIn("may publish web; claim nothing; ports: 20001\n", err)
 
     def test_without_rights(self) -> None:
         """
@@ -82,16 +93,29 @@ class InviteTests(CommandTests):
         self.assertEqual(code, 0)
         self.assertIn("may publish nothing yet", err)
 
-    def test_rotation(self) -> None:
+    def test_rights(self) -> None:
         """
-        While a secret is rotated both are good, until the new one is used.
+        An account is made with the rights that are named, in their one spelling.
         """
-        old = Invitation.parse(self.operate("invite", "office")[1])
-        self.assertTrue(self.authenticate(old))
-        new = Invitation.parse(self.operate("invite", "office")[1])
-        self.assertTrue(self.authenticate(old))
-        self.assertTrue(self.authenticate(new))
-        self.assertFalse(self.authenticate(old))
+        self.operate(
+            "invite", "office", "--publish", "web", "--ports", "1-2", "--host", "WWW.Example.",
+            "--host", "*.shop.example",
+        )  # fmt: skip
+        self.assertEqual(
+            self.rights("office"), Rights(("web",), ((1, 2),), ("www.example", "*.shop.example"))
+        )
+
+    def test_twice(self) -> None:
+        """
+        An agent is invited once; who tries again learns how to change what.
+        """
+        invitation = Invitation.parse(self.operate("invite", "office", "--publish", "web")[1])
+        code, out, err = self.operate("invite", "office", "--publish", "mail")
+        self.assertEqual((code, out), (1, ""))
+        for command in ("rotate", "grant", "deny"):
+            self.assertIn(f"'{command}'", err)
+        self.assertEqual(self.rights("office"), Rights(("web",)))
+        self.assertTrue(self.authenticate(invitation))
 
     def test_bad_pattern(self) -> None:
         """
@@ -117,13 +141,53 @@ class InviteTests(CommandTests):
         self.assertEqual(code, 2)
         self.assertIn("agent ID", err)
 
+    def test_before_the_first_start(self) -> None:
+        """
+        Accounts can be made before a relay was ever started: the invitation
+        has the key that it will have, and where its file says that it will be.
+        """
+        path, state = self.mktemp(), StateDirectory(os.path.abspath(self.mktemp()))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                f'[relay]\nname = "relay.example"\nstate = "{state.path}"\n'
+                '[listen]\nagents = "tcp:7123"\n'
+            )
+        code, out, err = self.run_command(
+            "invite", "--config", path, "office", "--publish", "web", "--host", "www.example"
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn("no relay has been started", err)
+        invitation = Invitation.parse(out)
+        self.assertEqual((invitation.host, invitation.port), ("relay.example", 7123))
+        self.assertEqual(invitation.pin, own_identity(state.path, "relay.example").pin)
+        for words in (("grant", "office", "--host", "b.example"), ("agents",)):
+            code, out, _ = self.run_command(words[0], "--config", path, *words[1:])
+            self.assertEqual(code, 0)
+            self.assertIn("b.example", out)
+        # What the relay will be called can be said without a file, too.
+        code, out, _ = self.run_command(
+            "rotate", "--state", state.path, "--name", "other.example", "office"
+        )
+        self.assertEqual((code, Invitation.parse(out).host), (0, "other.example"))
+
     def test_no_state(self) -> None:
         """
-        Where no relay was ever started, the error says what to do.
+        Where there is no account yet, only C{invite} makes anything; the others
+        say what to do.
         """
-        code, _, err = self.run_command("invite", "--state", self.mktemp(), "office")
-        self.assertEqual(code, 1)
-        self.assertIn("--state", err)
+        path = self.mktemp()
+        for words in (
+            ("agents",),
+            ("revoke", "office"),
+            ("rotate", "office"),
+            ("grant", "office", "--publish", "web"),
+            ("deny", "office", "--publish", "web"),
+        ):
+            code, _, err = self.run_command(words[0], "--state", path, *words[1:])
+            self.assertEqual(code, 1)
+            self.assertIn("'relaytunnel invite'", err)
+            self.assertIn("--state", err)
+        self.assertFalse(os.path.exists(path))
 
     def test_state_of_configuration(self) -> None:
         """
@@ -142,9 +206,171 @@ class InviteTests(CommandTests):
         """
         with open(os.path.join(self.state.path, "relay.json"), "w", encoding="utf-8") as file:
             file.write("nonsense")
-        code, _, err = self.operate("agents")
+        code, _, err = self.operate("invite", "office")
         self.assertEqual(code, 1)
         self.assertIn("relay.json", err)
+
+
+class RotateTests(CommandTests):
+    def test_rotation(self) -> None:
+        """
+        While a secret is rotated both are good, until the new one is used; the
+        rights stay.
+        """
+        old = Invitation.parse(self.operate("invite", "office", "--publish", "web")[1])
+        self.assertTrue(self.authenticate(old))
+        code, out, err = self.operate("rotate", "office")
+        self.assertEqual((code, out.count("\n")), (0, 1))
+        self.assertIn("24 hours", err)
+        new = Invitation.parse(out)
+        self.assertEqual((new.host, new.port, new.pin), (old.host, old.port, old.pin))
+        self.assertTrue(self.authenticate(old))
+        self.assertTrue(self.authenticate(new))
+        self.assertFalse(self.authenticate(old))
+        self.assertEqual(self.rights("office"), Rights(("web",)))
+
+    def test_unknown(self) -> None:
+        """
+        An agent that was never invited has no secret to rotate.
+        """
+        self.operate("invite", "office")
+        code, out, err = self.operate("rotate", "nobody")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("no agent nobody", err)
+
+    def test_file(self) -> None:
+        """
+        The file with an agent's invitation has the new one, and goes when the
+        agent is revoked; that of another agent stays as it is.
+        """
+        for agent in ("first", "office"):
+            self.operate("invite", agent)
+        self.state.write_invitation(self.operate("rotate", "first")[1])
+        kept = self.state.read_invitation()
+        self.operate("rotate", "office")
+        self.operate("revoke", "office")
+        self.assertEqual(self.state.read_invitation(), kept)
+        self.assertEqual(self.operate("rotate", "first")[1].strip(), self.state.read_invitation())
+        self.assertNotEqual(self.state.read_invitation(), kept)
+        self.operate("revoke", "first")
+        self.assertIsNone(self.state.read_invitation())
+
+
+class RightsTests(CommandTests):
+    def setUp(self) -> None:
+        super().setUp()
+        self.invitation = Invitation.parse(
+            self.operate("invite", "office", "--publish", "web", "--ports", "20000-20009")[1]
+        )
+
+    def operate(self, *arguments: str) -> tuple[int, str, str]:
+        """
+        Whatever is done to rights, the one secret stays what it is.
+        """
+        done = super().operate(*arguments)
+        if hasattr(self, "invitation"):
+            self.assertTrue(self.authenticate(self.invitation))
+            store = AccountStore(self.state.database)
+            self.addCleanup(store.close)
+            self.assertEqual(len(store._matching("office", "")[1]), 0)
+            self.assertFalse(store._matching("office", "")[2])
+        return done
+
+    def test_granted_and_denied(self) -> None:
+        """
+        Each right is given and taken by itself; what there is then is said.
+        """
+        code, out, _ = self.operate(
+            "grant", "office", "--publish", "*.office", "--host", "*.Example.NET",
+            "--host", "b.example", "--ports", "30000",
+        )  # fmt: skip
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            out,
+            "office may publish web, *.office; claim *.example.net, b.example;"
+            " ports: 20000-20009, 30000\n",
+        )
+        self.assertEqual(
+            self.rights("office"),
+            Rights(
+                ("web", "*.office"),
+                ((20000, 20009), (30000, 30000)),
+                ("*.example.net", "b.example"),
+            ),
+        )
+        code, out, _ = self.operate(
+            "deny", "office", "--publish", "web", "--host", "b.example", "--ports", "20003-30000"
+        )
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            self.rights("office"), Rights(("*.office",), ((20000, 20002),), ("*.example.net",))
+        )
+
+    def test_denied_in_vain(self) -> None:
+        """
+        What was not granted cannot be taken, and what was is said.
+        """
+        code, _, err = self.operate("deny", "office", "--publish", "mail")
+        self.assertEqual(code, 1)
+        self.assertIn("publish mail", err)
+        self.assertIn("granted is: web", err)
+
+    def test_below_the_relay(self) -> None:
+        """
+        A right to names below the relay's own would have no effect, so it is
+        not given; one to the names beside it is.
+        """
+        for host in ("relay.example.net", "*.relay.example.net", "a.web.relay.example.net"):
+            code, _, err = self.operate("grant", "office", "--host", host)
+            self.assertEqual(code, 1)
+            self.assertIn("--publish", err)
+            self.assertEqual(self.operate("invite", "other", "--host", host)[0], 1)
+        self.assertEqual(self.operate("grant", "office", "--host", "*.example.net")[0], 0)
+
+    def test_wrong_words(self) -> None:
+        """
+        A command that names no right, or one that is none, is refused.
+        """
+        for words, reason in (
+            (("office",), "--publish, --host or --ports"),
+            (("office", "--host", "w*b"), "'w*b'"),
+            (("office", "--host", "127.0.0.1"), "an address"),
+            (("office", "--publish", "w*b"), "'w*b'"),
+        ):
+            for command in ("grant", "deny"):
+                code, _, err = self.operate(command, *words)
+                self.assertEqual(code, 2, words)
+                self.assertIn(reason, err)
+
+    def test_nobody(self) -> None:
+        """
+        An agent that is not there is given nothing.
+        """
+        for command in ("grant", "deny"):
+            code, _, err = self.operate(command, "nobody", "--publish", "web")
+            self.assertEqual(code, 1)
+            self.assertIn("no agent nobody", err)
+
+    def test_of_the_file(self) -> None:
+        """
+        An account of relay.toml is changed there.
+        """
+        path = self.mktemp()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(
+                f'[relay]\nstate = "{os.path.abspath(self.state.path)}"\n'
+                f'[[agent]]\nid = "shed"\nsecret-hash = "sha256:{"0" * 64}"\n'
+            )
+        for words in (
+            ("invite", "shed"),
+            ("rotate", "shed"),
+            ("revoke", "shed"),
+            ("grant", "shed", "--publish", "x"),
+            ("deny", "shed", "--publish", "x"),
+        ):
+            code, _, err = self.run_command(words[0], "--config", path, *words[1:])
+            self.assertEqual(code, 1)
+            self.assertIn("stands in the file", err)
 
 
 class RevokeTests(CommandTests):
@@ -160,6 +386,7 @@ class RevokeTests(CommandTests):
         """
         Revoking nobody is an error, with exit code 1.
         """
+        self.operate("invite", "office")
         code, _, err = self.operate("revoke", "nobody")
         self.assertEqual(code, 1)
         self.assertIn("nobody", err)
@@ -176,13 +403,14 @@ class AgentsTests(CommandTests):
         self.assertEqual(code, 0)
         head, row = out.splitlines()
         self.assertTrue(head.startswith("AGENT"))
-        self.assertRegex(row, r"^office +web, \*\.office +never +\?$")
+        self.assertRegex(row, r"^office +web, \*\.office +nothing +never +\?$")
         self.assertIn("does not answer", err)
 
     def test_relay_that_is_gone(self) -> None:
         """
         An admin interface that does not answer is no error.
         """
+        self.operate("invite", "office")
         self.state.write_facts(
             Facts(pid=1, name="r", pin=PIN, agents=1, clients=(1,), admin="127.0.0.1:9")
         )
@@ -253,6 +481,35 @@ class CheckTests(CommandTests):
         )
         self.assertEqual(code, 0)
         self.assertIn("publishes web", out)
+
+    def test_claims(self) -> None:
+        """
+        What the relay has to allow for an agent's host names is said, but for
+        those that need no right; and which it cannot.
+        """
+        invitation = "relaytunnel://office:secret@relay.example.net:7000/"
+        code, out, _ = self.check(
+            f'[agent]\njoin = "{invitation}"\n[[server]]\nid = "web"\ntarget = "127.0.0.1:80"\n'
+            'reach = ["host:web.relay.example.net", "sni:www.example.com", "host:*.a.example",'
+            ' "host:*.com", "host:www.example.com"]\n'
+        )
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            out.splitlines()[1:],
+            [
+                "[[server]] 'web' reach: *.com cannot be claimed: the names below com are"
+                " registered by many, so it stands for all of these",
+                "at the relay, this allows the host names: relaytunnel grant office --host"
+                " www.example.com --host '*.a.example'",
+            ],
+        )
+
+    def test_id_anywhere(self) -> None:
+        """
+        A relay that looks for IDs in any name is warned of.
+        """
+        _, out, _ = self.check("[relay]\nid-anywhere = true\n")
+        self.assertIn("id-anywhere is on", out)
 
     def test_limits(self) -> None:
         """

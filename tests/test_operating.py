@@ -14,6 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from relaytunnel.relay.state import StateDirectory
 from tests.processes import (
     Finished,
     Program,
@@ -80,6 +81,39 @@ class OperatingTests(TestCase):
         await self.says("revoke", "--state", str(self.state), "first")
         await agent.program.wait_for("revoked: the account was revoked", 1)
         self.assertEqual(await self.online(), {})
+
+    async def test_rights(self) -> None:
+        """
+        A right is given and taken while the agent runs: what it claims in vain
+        is listed with the command that allows it, and that counts within a
+        second, without another secret.
+        """
+        await self.says("invite", "--state", str(self.state), "office", "--publish", "web")
+        state = StateDirectory(str(self.state))
+        facts, text = (
+            state.read_facts(),
+            await self.says("rotate", "--state", state.path, "office"),
+        )
+        assert facts is not None
+        port = free_port()
+        await self.server(port)
+        toml = self.state / "agent.toml"
+        toml.write_text(
+            f'[agent]\n[[server]]\nid = "web"\ntarget = "127.0.0.1:{port}"\n'
+            'reach = ["host:www.example.test"]\n'
+        )
+        agent = await start_agent(self, text.strip(), [], "--config", str(toml))
+        await agent.program.wait_for("web is not published: not-allowed", 10)
+        listed = await self.says("agents", "--state", state.path)
+        command = "relaytunnel grant office --host www.example.test"
+        self.assertIn(command, listed)
+        for change, done in (
+            ("grant", "web is reached at"),
+            ("deny", "web is not published: .*\n(.*\n)*.*web is not published"),
+        ):
+            await self.says(change, "--state", state.path, *command.split()[2:])
+            await agent.program.wait_for(done, 1.5)
+        self.assertIn(command, await self.says("agents", "--state", state.path))
 
     async def test_publish(self) -> None:
         """

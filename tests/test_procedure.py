@@ -97,7 +97,7 @@ from tests.script import (
 
 RIGHTS = Rights(("*",), ((20000, 20003),))
 WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True)
-REQUEST = b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: web.relay.example\r\n\r\n"
 CLIENT = "203.0.113.9:50000"
 REFUSED = Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")
 
@@ -455,7 +455,7 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.registry,
             self.relay.visits,
             self.engine,
-            Finder(self.relay.registry, {"relay.example"}),
+            Finder(self.relay.registry),
             Passwords(None, self.clock),  # type: ignore[arg-type]  # nobody needs one
         )
         self.addCleanup(self.clients.journal.close)
@@ -581,7 +581,7 @@ class ProcedureTestCase(ScriptedTestCase):
                 connection_id="web",
                 ticket=ticket(session),
                 client=client,
-                arrived="host:web.example",
+                arrived="host:web.relay.example",
                 deadline=10.0,
             )
         )
@@ -838,7 +838,7 @@ class AgentStepsTests(ProcedureTestCase):
         When the account allows a server no more, the relay withdraws it.
         """
         self.up_to_s4()
-        reason = "the account office may publish it no more"
+        reason = "the account office may not publish web"
         (
             self.script
             >> self.relay_of(self.office).rights_changed(Rights(("mail",)))
@@ -1016,7 +1016,7 @@ class ClientStepsTests(ProcedureTestCase):
             << Writes("to client", answer)  # type: ignore[arg-type]
             << Finishes("to client")
         )
-        self.assertIn(b"mail.example", answer())
+        self.assertIn(b"mail.relay.example", answer())
         self.assertEqual(self.relay.visits.refusals, {"no-such-server": 1})
         self.nothing_left()
 
@@ -1077,7 +1077,7 @@ class ClientStepsTests(ProcedureTestCase):
                     connection_id="web",
                     ticket=ticket(1),
                     client="203.0.113.9:50000",
-                    arrived="host:web.example",
+                    arrived="host:web.relay.example",
                     endpoint="same",
                     deadline=10.0,
                 )
@@ -1948,7 +1948,9 @@ class ManyTests(ProcedureTestCase):
             << HangsUp("the agent said shutdown")
         )
         self.assertEqual(self.relay.registry.servers, {})
-        self.assertIs(self.relay.registry.missing("host", "web.example").code, Code.AGENT_AWAY)
+        self.assertIs(
+            self.relay.registry.missing("host", "web.relay.example").code, Code.AGENT_AWAY
+        )
 
     def test_relay_stops(self) -> None:
         """

@@ -66,13 +66,32 @@ class CombinedAccounts:
     def invite(
         self,
         agent: str,
-        publish: Sequence[str] | None = None,
-        ports: Sequence[tuple[int, int]] | None = None,
+        publish: Sequence[str] = (),
+        ports: Sequence[tuple[int, int]] = (),
+        hosts: Sequence[str] = (),
     ) -> Deferred[str]:
         """
         See L{IAccounts.invite}; fails for an account of the file.
         """
-        return self._whose(agent).invite(agent, publish, ports)
+        return self._whose(agent).invite(agent, publish, ports, hosts)
+
+    def rotate(self, agent: str) -> Deferred[str]:
+        """
+        See L{IAccounts.rotate}; fails for an account of the file.
+        """
+        return self._whose(agent).rotate(agent)
+
+    def grant(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        See L{IAccounts.grant}; fails for an account of the file.
+        """
+        return self._whose(agent).grant(agent, rights)
+
+    def deny(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        See L{IAccounts.deny}; fails for an account of the file.
+        """
+        return self._whose(agent).deny(agent, rights)
 
     def revoke(self, agent: str) -> Deferred[bool]:
         """
@@ -87,8 +106,14 @@ class CombinedAccounts:
         return Deferred.fromCoroutine(self._agents())
 
     async def _agents(self) -> list[Account]:
-        stored = await self._database.agents()
-        listed = await self._file.agents()
+        return self.listed(await self._database.agents())
+
+    def listed(self, stored: list[Account]) -> list[Account]:
+        """
+        @param stored: the accounts of the database.
+        @return: these and those of the file, by name.
+        """
+        listed = self._file.accounts()
         listed.extend(account for account in stored if account.agent not in self._file)
         return sorted(listed, key=by_name)
 

@@ -91,13 +91,32 @@ class DatabaseAccounts:
     def invite(
         self,
         agent: str,
-        publish: Sequence[str] | None = None,
-        ports: Sequence[tuple[int, int]] | None = None,
+        publish: Sequence[str] = (),
+        ports: Sequence[tuple[int, int]] = (),
+        hosts: Sequence[str] = (),
     ) -> Deferred[str]:
         """
         See L{IAccounts.invite}.
         """
-        return self._threads.run(self._store.invite, agent, publish, ports)
+        return self._threads.run(self._store.invite, agent, publish, ports, hosts)
+
+    def rotate(self, agent: str) -> Deferred[str]:
+        """
+        See L{IAccounts.rotate}.
+        """
+        return self._threads.run(self._store.rotate, agent)
+
+    def grant(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        See L{IAccounts.grant}.
+        """
+        return self._threads.run(self._store.grant, agent, rights)
+
+    def deny(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        See L{IAccounts.deny}.
+        """
+        return self._threads.run(self._store.deny, agent, rights)
 
     def revoke(self, agent: str) -> Deferred[bool]:
         """

@@ -51,6 +51,10 @@ class FileEntry(Protocol):
     def ports(self) -> Iterable[Any]:
         """Ranges of ports: pairs, or things with C{first} and C{last}."""
 
+    @property
+    def hosts(self) -> Sequence[str]:
+        """Patterns of host names."""
+
 
 def _pair(ports: Any) -> tuple[int, int]:
     if hasattr(ports, "first"):
@@ -87,7 +91,9 @@ class FileAccounts:
                 raise AccountError(f"agent {entry.id} stands twice in the configuration file")
             try:
                 slow = is_slow(entry.secret_hash)
-                rights = Rights(tuple(entry.publish), tuple(map(_pair, entry.ports)))
+                rights = Rights(
+                    tuple(entry.publish), tuple(map(_pair, entry.ports)), tuple(entry.hosts)
+                )
             except AccountError as error:
                 raise AccountError(
                     f"agent {entry.id} of the configuration file: {error}"
@@ -128,11 +134,30 @@ class FileAccounts:
     def invite(
         self,
         agent: str,
-        publish: Sequence[str] | None = None,
-        ports: Sequence[tuple[int, int]] | None = None,
+        publish: Sequence[str] = (),
+        ports: Sequence[tuple[int, int]] = (),
+        hosts: Sequence[str] = (),
     ) -> Deferred[str]:
         """
         Fail: see L{IAccounts.invite}.
+        """
+        return fail(_read_only(agent, agent in self))
+
+    def rotate(self, agent: str) -> Deferred[str]:
+        """
+        Fail: see L{IAccounts.rotate}.
+        """
+        return fail(_read_only(agent, agent in self))
+
+    def grant(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        Fail: see L{IAccounts.grant}.
+        """
+        return fail(_read_only(agent, agent in self))
+
+    def deny(self, agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        Fail: see L{IAccounts.deny}.
         """
         return fail(_read_only(agent, agent in self))
 
@@ -146,7 +171,13 @@ class FileAccounts:
         """
         See L{IAccounts.agents}.
         """
-        return succeed(sorted(self._accounts.values(), key=by_name))
+        return succeed(self.accounts())
+
+    def accounts(self) -> list[Account]:
+        """
+        The same, at once.
+        """
+        return sorted(self._accounts.values(), key=by_name)
 
     def seen(self, agent: str, when: float) -> Deferred[None]:
         """

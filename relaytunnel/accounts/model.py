@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from zope.interface import Interface
 
 from twisted.internet.defer import Deferred
 
+from relaytunnel.config.hosts import host_right
+from relaytunnel.config.names import matches
 from relaytunnel.errors import AccountError
 
 __all__ = ["ANYWHERE", "Account", "IAccounts", "Origin", "Rights", "Verdict", "agent_fault"]
+
+_T = TypeVar("_T")
 
 _LONGEST_AGENT = 255
 _LAST_PORT = 65535
@@ -34,13 +38,21 @@ class Rights:
         C{office} itself, C{"*"} is everything.
     @ivar ports: ranges of ports that its servers may ask for, as first and
         last port, both included.
+    @ivar hosts: patterns of the host names that its servers may claim, as of
+        L{host_right}: C{"*"} is every name that no other account has a right
+        to.  Names that belong to a connection ID need none.
     @raise AccountError: for a pattern or a range that can never mean anything.
     """
 
     publish: tuple[str, ...] = ()
     ports: tuple[tuple[int, int], ...] = ()
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "hosts", tuple(map(host_right, self.hosts)))
+        except ValueError as fault:
+            raise AccountError(str(fault)) from None
         for pattern in self.publish:
             _check_pattern(pattern)
         for first, last in self.ports:
@@ -50,11 +62,49 @@ class Rights:
                     f"write first-last, within 1-{_LAST_PORT}"
                 )
 
-    def may_publish(self, connection_id: str) -> bool:
+    def may_publish(self, connection_id: str, expressly: bool = False) -> bool:
         """
         Whether a server may be registered under this connection ID.
+
+        @param expressly: whether C{*} does not count.
         """
-        return any(_covers(pattern, connection_id) for pattern in self.publish)
+        return bool(connection_id) and _covered(self.publish, connection_id, expressly)
+
+    def may_claim(self, claim: str, expressly: bool = False) -> bool:
+        """
+        Whether a server may claim this host name, or wildcard of host names.
+
+        @param expressly: whether C{*} does not count.
+        """
+        return _covered(self.hosts, claim, expressly)
+
+    def with_more(self, more: Rights) -> Rights:
+        """
+        @return: these rights and those.
+        """
+        return Rights(
+            _once(self.publish + more.publish),
+            _once(self.ports + more.ports),
+            _once(self.hosts + more.hosts),
+        )
+
+    def without(self, less: Rights) -> Rights:
+        """
+        @return: these rights, but for those.
+        @raise AccountError: a pattern is not among these, so that it cannot be
+            taken out; what C{*} or a wildcard covers cannot be taken out of that.
+        """
+        ports = self.ports
+        for first, last in less.ports:
+            cut = [
+                ((low, min(high, first - 1)), (max(low, last + 1), high)) for low, high in ports
+            ]
+            ports = tuple(part for pair in cut for part in pair if part[0] <= part[1])
+        return Rights(
+            _left(self.publish, less.publish, "publish"),
+            ports,
+            _left(self.hosts, less.hosts, "claim"),
+        )
 
     def may_use_port(self, port: int) -> bool:
         """
@@ -74,15 +124,25 @@ def _check_pattern(pattern: str) -> None:
         )
 
 
-def _covers(pattern: str, connection_id: str) -> bool:
-    if not connection_id:
-        return False
-    if pattern == "*":
-        return True
-    if pattern.startswith("*."):
-        below = pattern[1:]
-        return connection_id.endswith(below) and len(connection_id) > len(below)
-    return connection_id == pattern
+def _once(rights: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(rights))
+
+
+def _left(had: tuple[str, ...], less: tuple[str, ...], what: str) -> tuple[str, ...]:
+    for pattern in less:
+        if pattern not in had:
+            granted = ", ".join(had) or "nothing"
+            raise AccountError(
+                f"no right to {what} {pattern} was granted, so none can be taken; granted is:"
+                f" {granted}"
+            )
+    return tuple(pattern for pattern in had if pattern not in less)
+
+
+def _covered(patterns: tuple[str, ...], name: str, expressly: bool) -> bool:
+    return any(
+        matches(pattern, name) for pattern in patterns if not (expressly and pattern == "*")
+    )
 
 
 def agent_fault(agent: str) -> str | None:
@@ -155,20 +215,48 @@ class IAccounts(Interface):
 
     def invite(
         agent: str,
-        publish: Sequence[str] | None,
-        ports: Sequence[tuple[int, int]] | None,
+        publish: Sequence[str] = (),
+        ports: Sequence[tuple[int, int]] = (),
+        hosts: Sequence[str] = (),
     ) -> Deferred[str]:
         """
-        Make an account, or rotate the secret of one.
+        Make an account.
+
+        @param publish: patterns of connection IDs.
+        @param ports: ranges of ports.
+        @param hosts: patterns of host names.
+        @return: its secret in clear, which is stored nowhere; fails with
+            L{AccountError} if there is such an account.
+        """
+
+    def rotate(agent: str) -> Deferred[str]:
+        """
+        Make a new secret for an account, whose rights stay as they are.
 
         The secret in use before stays valid until the new one is first used,
         for 24 hours at most.  No more than two are ever valid: one that was
         handed out but not used yet makes place for the new one.
 
-        @param publish: patterns of connection IDs; L{None} keeps what there
-            is, which for a new account is nothing.
-        @param ports: ranges of ports; L{None} as above.
-        @return: the new secret in clear, which is stored nowhere.
+        @return: the new secret in clear, which is stored nowhere; fails with
+            L{AccountError} if there is no such account.
+        """
+
+    def grant(agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        Give an account more rights; its secret stays as it is.
+
+        @return: its rights now; fails with L{AccountError} if there is no such
+            account.
+        """
+
+    def deny(agent: str, rights: Rights) -> Deferred[Rights]:
+        """
+        Take rights from an account; its secret stays as it is.
+
+        @param rights: patterns that it has, and ranges of ports, of which it
+            need not have all.
+        @return: its rights now; fails with L{AccountError} if there is no such
+            account, or if it has no such pattern.
         """
 
     def revoke(agent: str) -> Deferred[bool]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from sqlalchemy import (
+    DDL,
     Column,
     Connection,
     Double,
@@ -34,6 +35,7 @@ from relaytunnel.errors import AccountError
 
 __all__ = [
     "AGENTS",
+    "FIRST_AGENT",
     "SCHEMA_VERSION",
     "SECRETS",
     "count_change",
@@ -44,7 +46,12 @@ __all__ = [
     "read_revision",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+FIRST_AGENT = "first"
+"""The agent that a new relay invites by itself; it may publish anything."""
+
+_EVERYTHING = '["*"]'
 
 _METADATA = MetaData()
 
@@ -56,6 +63,9 @@ AGENTS = Table(
     Column("ports", Text, nullable=False),
     Column("created", Double, nullable=False),
     Column("last_seen", Double),
+    # Since version 2.  NULL stands for none: so a process of the version before,
+    # from which another takes over, can go on.
+    Column("hosts", Text),
 )
 
 # The newest secret of an agent has no expiry; the one before it has.
@@ -133,36 +143,61 @@ def new_engine(url: URL, busy_timeout: int) -> Engine:
     return engine
 
 
-def ensure_tables(engine: Engine, name: str) -> None:
+def ensure_tables(engine: Engine, name: str) -> bool:
     """
-    Check that the tables are of our version; make them in an empty database.
+    See that the tables are of our version: make them in an empty database, and
+    bring those of an older version up to ours.
 
     @param name: what the database is called in messages.
-    @raise AccountError: if they are of another version, or somebody else's.
+    @return: whether they were of an older version.
+    @raise AccountError: if they are of a newer version, or somebody else's.
     """
     with engine.connect() as connection:
-        if _version_fits(connection, name):
-            return
+        if _version(connection, name) == SCHEMA_VERSION:
+            return False
     with engine.execution_options(**{WRITES: True}).begin() as connection:
         # Again: another process may have been faster.
-        if _version_fits(connection, name):
-            return
-        _METADATA.create_all(connection)
-        connection.execute(
-            insert(_META),
-            [{"key": _VERSION_KEY, "value": SCHEMA_VERSION}, {"key": _REVISION_KEY, "value": 0}],
-        )
+        found = _version(connection, name)
+        if found is None:
+            _METADATA.create_all(connection)
+            connection.execute(
+                insert(_META),
+                [
+                    {"key": _VERSION_KEY, "value": SCHEMA_VERSION},
+                    {"key": _REVISION_KEY, "value": 0},
+                ],
+            )
+        elif found < SCHEMA_VERSION:
+            _add_hosts(connection)
+            connection.execute(
+                update(_META).where(_META.c.key == _VERSION_KEY).values(value=SCHEMA_VERSION)
+            )
+            return True
+    return False
 
 
-def _version_fits(connection: Connection, name: str) -> bool:
+def _add_hosts(connection: Connection) -> None:
     """
-    @return: L{False} if there are no tables yet.
+    From version 1 to 2: rights to host names.  Nobody has any yet, but for the
+    agent that a relay invites by itself, which keeps what nobody else is granted.
+    """
+    connection.execute(DDL("ALTER TABLE agents ADD COLUMN hosts TEXT"))
+    connection.execute(
+        update(AGENTS)
+        .where(AGENTS.c.id == FIRST_AGENT, AGENTS.c.publish == _EVERYTHING)
+        .values(hosts=_EVERYTHING)
+    )
+
+
+def _version(connection: Connection, name: str) -> int | None:
+    """
+    @return: the version of the tables; L{None} if there are none yet.
     """
     if not inspect(connection).has_table(_META.name):
-        return False
+        return None
     found = connection.scalar(select(_META.c.value).where(_META.c.key == _VERSION_KEY))
-    if found == SCHEMA_VERSION:
-        return True
+    if isinstance(found, int) and 1 <= found <= SCHEMA_VERSION:
+        return found
     if isinstance(found, int) and found > SCHEMA_VERSION:
         raise AccountError(
             f"the accounts database {name} was made by a newer relaytunnel (schema {found}, "

@@ -42,6 +42,9 @@ class AccountStore:
     """
     Accounts in a database.  Every method may block, for the busy timeout at
     worst, may be called in any thread, and raises L{AccountError}.
+
+    @ivar name: what the database is called in messages.
+    @ivar upgraded: whether its tables were of an older version.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class AccountStore:
         self._writing = self._engine.execution_options(**{WRITES: True})
         try:
             with self._explaining():
-                schema.ensure_tables(self._engine, self.name)
+                self.upgraded = schema.ensure_tables(self._engine, self.name)
         except AccountError:
             self._engine.dispose()
             raise
@@ -76,6 +79,25 @@ class AccountStore:
     def authenticate(self, agent: str, secret: str) -> Account | None:
         """
         See L{IAccounts.authenticate}.
+        """
+        account, hits, others = self._matching(agent, secret)
+        if account is None or not hits:
+            return None
+        if hits[0].expires is None and others:
+            return account if self._retire(agent, hits[0].hash) else None
+        return account
+
+    def knows(self, agent: str, secret: str) -> bool:
+        """
+        Whether this is a valid secret of the agent; to ask is not to use it.
+        """
+        account, hits, _ = self._matching(agent, secret)
+        return account is not None and bool(hits)
+
+    def _matching(self, agent: str, secret: str) -> tuple[Account | None, list[Any], bool]:
+        """
+        @return: the account; those of its secrets that this is; whether there
+            are others that are valid.
         """
         if agent_fault(agent) is not None:
             agent = ""
@@ -91,11 +113,7 @@ class AccountStore:
         hits = [row for row in valid if verify(secret, row.hash)]
         for _ in range(_VALID_AT_ONCE - len(valid)):
             verify(secret, NOBODY)
-        if account is None or not hits:
-            return None
-        if hits[0].expires is None and len(valid) > 1:
-            return account if self._retire(agent, hits[0].hash) else None
-        return account
+        return account, hits, len(valid) > 1
 
     def rights(self, agent: str) -> Rights | None:
         """
@@ -108,8 +126,9 @@ class AccountStore:
     def invite(
         self,
         agent: str,
-        publish: Sequence[str] | None = None,
-        ports: Sequence[tuple[int, int]] | None = None,
+        publish: Sequence[str] = (),
+        ports: Sequence[tuple[int, int]] = (),
+        hosts: Sequence[str] = (),
     ) -> str:
         """
         See L{IAccounts.invite}.
@@ -119,25 +138,51 @@ class AccountStore:
         fault = agent_fault(agent)
         if fault is not None:
             raise AccountError(fault)
-        secret, now = new_secret(), self._clock()
+        rights = Rights(
+            tuple(publish), tuple((first, last) for first, last in ports), tuple(hosts)
+        )
+        now = self._clock()
         with self._changing() as connection:
             schema.count_change(connection)
-            account = _find(connection, agent)
-            kept = Rights() if account is None else account.rights
-            rights = Rights(
-                kept.publish if publish is None else tuple(publish),
-                kept.ports if ports is None else tuple((first, last) for first, last in ports),
-            )
-            values = {"publish": json.dumps(rights.publish), "ports": json.dumps(rights.ports)}
-            if account is None:
-                connection.execute(insert(AGENTS).values(id=agent, created=now, **values))
-            else:
-                connection.execute(update(AGENTS).where(AGENTS.c.id == agent).values(**values))
-                _make_place(connection, agent, now)
+            if _find(connection, agent) is not None:
+                raise AccountError(
+                    f"the agent {agent} is invited already: 'rotate' makes a new secret for it,"
+                    " 'grant' and 'deny' change what it may"
+                )
+            connection.execute(insert(AGENTS).values(id=agent, created=now, **_columns(rights)))
+            return _add_secret(connection, agent, now)
+
+    def rotate(self, agent: str) -> str:
+        """
+        See L{IAccounts.rotate}.
+        """
+        now = self._clock()
+        with self._changing() as connection:
+            schema.count_change(connection)
+            _existing(connection, agent)
+            _make_place(connection, agent, now)
+            return _add_secret(connection, agent, now)
+
+    def grant(self, agent: str, rights: Rights) -> Rights:
+        """
+        See L{IAccounts.grant}.
+        """
+        return self._change_rights(agent, lambda had: had.with_more(rights))
+
+    def deny(self, agent: str, rights: Rights) -> Rights:
+        """
+        See L{IAccounts.deny}.
+        """
+        return self._change_rights(agent, lambda had: had.without(rights))
+
+    def _change_rights(self, agent: str, change: Callable[[Rights], Rights]) -> Rights:
+        with self._changing() as connection:
+            schema.count_change(connection)
+            rights = change(_existing(connection, agent).rights)
             connection.execute(
-                insert(SECRETS).values(agent=agent, hash=hash_generated(secret), created=now)
+                update(AGENTS).where(AGENTS.c.id == agent).values(**_columns(rights))
             )
-        return secret
+        return rights
 
     def revoke(self, agent: str) -> bool:
         """
@@ -217,6 +262,22 @@ class AccountStore:
             ) from error
 
 
+def _columns(rights: Rights) -> dict[str, str]:
+    return {
+        "publish": json.dumps(rights.publish),
+        "ports": json.dumps(rights.ports),
+        "hosts": json.dumps(rights.hosts),
+    }
+
+
+def _add_secret(connection: Connection, agent: str, now: float) -> str:
+    secret = new_secret()
+    connection.execute(
+        insert(SECRETS).values(agent=agent, hash=hash_generated(secret), created=now)
+    )
+    return secret
+
+
 def _make_place(connection: Connection, agent: str, now: float) -> None:
     """
     Leave at most one secret of this agent, and let it expire.
@@ -239,15 +300,35 @@ def _find(connection: Connection, agent: str) -> Account | None:
     return None if row is None else _account(row)
 
 
+def _existing(connection: Connection, agent: str) -> Account:
+    """
+    @raise AccountError: there is no such account.
+    """
+    account = _find(connection, agent)
+    if account is None:
+        raise AccountError(
+            f"there is no agent {agent} in the accounts database; 'invite' makes it"
+        )
+    return account
+
+
 def _account(row: Row[Any]) -> Account:
     try:
-        publish, ports = json.loads(row.publish), json.loads(row.ports)
-        if not isinstance(publish, list) or not all(isinstance(one, str) for one in publish):
-            raise ValueError("no list of patterns")
-        rights = Rights(tuple(publish), tuple((int(first), int(last)) for first, last in ports))
-    except (TypeError, ValueError) as error:
+        rights = Rights(
+            _patterns(row.publish),
+            tuple((int(first), int(last)) for first, last in json.loads(row.ports)),
+            _patterns(row.hosts or "[]"),
+        )
+    except (TypeError, ValueError, AccountError) as error:
         raise AccountError(
             f"the rights of agent {row.id} in the accounts database cannot be read: "
-            "invite it again with the rights it shall have"
+            "revoke it, and invite it again with the rights it shall have"
         ) from error
     return Account(row.id, rights, row.last_seen, row.created, "database")
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = json.loads(text)
+    if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
+        raise ValueError("no list of patterns")
+    return tuple(patterns)

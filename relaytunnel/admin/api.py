@@ -57,6 +57,7 @@ def status(relay: RunningRelay) -> dict[str, Any]:
                     }
                     for server in agent.servers.values()
                 ],
+                "refused_claims": agent.refused_claims,
             }
             for agent in relay.registry.agents.values()
         ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from relaytunnel.config.access import Network, allowed, networks
 from relaytunnel.config.endpoints import endpoint_description, target
+from relaytunnel.config.hosts import RelayNames, host_right
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.load import load as load_config
 from relaytunnel.config.load import (
@@ -48,6 +49,7 @@ __all__ = [
     "PortRange",
     "Reach",
     "RelayConfig",
+    "RelayNames",
     "ServerConfig",
     "agent_id",
     "allowed",
@@ -57,6 +59,7 @@ __all__ = [
     "host",
     "host_name",
     "host_pattern",
+    "host_right",
     "load_agent",
     "load_agent_text",
     "load_config",

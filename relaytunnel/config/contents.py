@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import relaytunnel.wire.invitation as wire_invitation
 from relaytunnel.config.access import Network, networks
 from relaytunnel.config.endpoints import target
+from relaytunnel.config.hosts import host_right
 from relaytunnel.config.limits import LIMIT_KEYS, Limits
 from relaytunnel.config.model import (
     AgentConfig,
@@ -59,7 +60,7 @@ def read_relay(
     """
     faults: list[str] = []
     relay, listen, tls = _tables(top, name, faults, "agent", "relay", "listen", "tls")
-    relay.only("name", "state")
+    relay.only("name", "names", "state", "id-anywhere", "invite-first")
     listen.only("agents", "clients", "admin", "ports", "proxies")
     tls.only("certificate", "key")
     path = _path_in(directory)
@@ -74,6 +75,9 @@ def read_relay(
     return _made(
         lambda: RelayConfig(
             name=relay.text("name", host, default.name),
+            names=relay.texts("names", host, ()),
+            id_anywhere=relay.flag("id-anywhere"),
+            invite_first=relay.flag("invite-first", True),
             state=relay.text("state", path, "." if relay.has("state") else default_directory),
             agents=listen.text("agents", listening_endpoint, default.agents),
             clients=listen.items("clients", _client_port, default.clients),
@@ -114,12 +118,13 @@ def read_agent(top: dict[str, object], name: str, directory: str) -> AgentConfig
 
 
 def _account(table: Table, stand_in: str) -> FileAccount:
-    table.only("id", "secret-hash", "publish", "ports")
+    table.only("id", "secret-hash", "publish", "ports", "hosts")
     return FileAccount(
         id=table.text("id", agent_id, stand_in, must=True),
         secret_hash=table.text("secret-hash", secret_hash, "sha256:" + "0" * 64, must=True),
         publish=table.texts("publish", publish_pattern, ()),
         ports=table.texts("ports", PortRange.parse, (), single=True),
+        hosts=table.texts("hosts", host_right, ()),
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 from relaytunnel.config.access import Network
 from relaytunnel.config.checked import Checked, each, once
 from relaytunnel.config.endpoints import endpoint_description
+from relaytunnel.config.hosts import RelayNames, host_right
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import (
     PortRange,
@@ -127,12 +128,15 @@ class FileAccount(Checked, frozen=True, rename="kebab"):
     @ivar publish: patterns of the connection IDs it may register; none by
         default.
     @ivar ports: ranges from which its servers may ask for a port.
+    @ivar hosts: patterns of the host names that its servers may claim; none by
+        default.
     """
 
     id: str
     secret_hash: str
     publish: tuple[str, ...] = ()
     ports: tuple[PortRange, ...] = ()
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -140,6 +144,7 @@ class FileAccount(Checked, frozen=True, rename="kebab"):
         self.settle(faults, "id", f"{place} id", agent_id)
         self.settle(faults, "secret_hash", f"{place} secret-hash", secret_hash)
         self.settle(faults, "publish", f"{place} publish", each(publish_pattern))
+        self.settle(faults, "hosts", f"{place} hosts", each(host_right))
         if faults:
             raise ConfigError(faults)
 
@@ -155,6 +160,10 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
     Everything that a relay is told.
 
     @ivar name: its public name or IP address.
+    @ivar names: further ones by which clients reach it.
+    @ivar id_anywhere: whether a connection ID names its server also at the
+        start of host names that are not below one of these.
+    @ivar invite_first: whether it invites a first agent by itself.
     @ivar state: the directory of its key, certificate and accounts.
     @ivar agents: the endpoint that agents dial.
     @ivar clients: the shared ports that clients dial; an endpoint stands for
@@ -168,6 +177,9 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
     """
 
     name: str = "localhost"
+    names: tuple[str, ...] = ()
+    id_anywhere: bool = False
+    invite_first: bool = True
     state: str = msgspec.field(default_factory=default_state)
     agents: str = "tcp:7000"
     clients: tuple[ClientPort, ...] = (ClientPort(endpoint="tcp:8000"),)
@@ -182,6 +194,7 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
     def __post_init__(self) -> None:
         faults: list[str] = []
         self.settle(faults, "name", "[relay] name", host)
+        self.settle(faults, "names", "[relay] names", each(host))
         if not self.state:
             faults.append(
                 "[relay] state: a directory is needed, and this user has no home directory for a"
@@ -200,6 +213,11 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
         faults += once((account.id for account in self.accounts), "[[agent]] id")
         if faults:
             raise ConfigError(faults)
+
+    @property
+    def all_names(self) -> RelayNames:
+        """All names of the relay, and what goes by names below them."""
+        return RelayNames((self.name, *self.names), self.id_anywhere)
 
 
 class AgentConfig(Checked, frozen=True, rename="kebab"):

@@ -8,6 +8,7 @@ L{AgentDoor}.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -252,9 +253,9 @@ def _build() -> Callable[[_Core], Stay]:
     # S3, S4
 
     @pep614(Present.upon(Stay.register).loop())
-    def publish(stay: Stay, core: _Core, agent: Agent, message: Register) -> None:
+    def register(stay: Stay, core: _Core, agent: Agent, message: Register) -> None:
         try:
-            server = core.reception.publisher.publish(agent, message)
+            publish(core, agent, message)
         except Rejection as rejection:
             core.reception.log.emit(
                 LogLevel.warn,
@@ -272,7 +273,9 @@ def _build() -> Callable[[_Core], Stay]:
                     reason=rejection.reason[:256],
                 )
             )
-            return
+
+    def publish(core: _Core, agent: Agent, message: Register) -> None:
+        server = core.reception.publisher.publish(agent, message)
         core.reception.log.emit(
             LogLevel.info,
             ("publishes", agent.agent_id),
@@ -286,6 +289,7 @@ def _build() -> Callable[[_Core], Stay]:
 
     @pep614(Present.upon(Stay.withdraw).loop())
     def withdraw(stay: Stay, core: _Core, agent: Agent, message: Withdraw) -> None:
+        agent.refused.pop(message.connection_id, None)
         server = agent.servers.get(message.connection_id)
         if server is not None:
             core.reception.registry.forget(server)
@@ -294,20 +298,33 @@ def _build() -> Callable[[_Core], Stay]:
 
     @pep614(Present.upon(Stay.rights_changed).loop())
     def recheck(stay: Stay, core: _Core, agent: Agent, rights: RightsView) -> None:
-        agent.rights = rights
+        changed, agent.rights = rights != agent.rights, rights
+        wanted = [kept.message for kept in agent.refused.values()] if changed else []
         for server in list(agent.servers.values()):
-            if not rights.may_publish(server.connection_id) or not all(
-                rights.may_use_port(port) for port in server.ports
-            ):
+            try:
+                core.reception.publisher.check_rights(server)
+            except Rejection as rejection:
                 core.reception.registry.forget(server)
                 remove(core, server)
+                core.reception.log.emit(
+                    LogLevel.warn,
+                    ("may publish no more", agent.agent_id),
+                    "agent {agent} may publish {server} no more: {reason}",
+                    agent=agent.agent_id,
+                    server=server.connection_id,
+                    reason=printable(rejection.reason),
+                )
                 core.door.send(
                     Withdrawn(
                         connection_id=server.connection_id,
                         code=Code.NOT_ALLOWED.value,
-                        reason=f"the account {agent.agent_id} may publish it no more",
+                        reason=rejection.reason[:256],
                     )
                 )
+        # What the account allows by now need not wait until it is asked again.
+        for asked in wanted:
+            with suppress(Rejection):
+                publish(core, agent, asked)
 
     # S8, S9
 

@@ -6,9 +6,7 @@ Pure: what the client said comes as a value, and who is here from the registry.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from relaytunnel.arrival import Choice, Login, Named
 from relaytunnel.config.access import allowed
@@ -45,13 +43,9 @@ class Unnamed(Rejection):
 class Finder:
     """
     Finds servers by what clients say.
-
-    @ivar names: the relay's own names; they name no server unless a server
-        claims them.
     """
 
     registry: Registry
-    names: Collection[str]
 
     def find(self, named: Named, default: str = "") -> tuple[PublishedServer, str]:
         """
@@ -77,7 +71,7 @@ class Finder:
             server = self.registry.by_name(kind, named.host)
             if server is not None:
                 return server, f"{kind}:{named.host}"
-            if kind != "host" or not self._own(named.host):
+            if kind != "host" or not self.registry.names.own(named.host):
                 raise self.registry.missing(kind, named.host)
         if named.remembered is not None:
             server = self.registry.by_name("name", named.remembered)
@@ -90,21 +84,6 @@ class Finder:
         if server is None:
             raise self.registry.missing("name", connection_id)
         return server
-
-    def _own(self, host: str) -> bool:
-        """
-        Whether a Host means the relay itself: by its name, or by an address,
-        which is no server's name.
-        """
-        return host in self.names or _is_address(host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass

@@ -5,7 +5,7 @@ Publishing a server: what an agent asks for becomes names and ports (S3, S4).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
@@ -14,12 +14,16 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach, connection_id
 from relaytunnel.config.users import users
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.relay.registry import Agent, PublishedServer, Registry
+from relaytunnel.relay.claims import NotGranted, Reservations, check_names
+from relaytunnel.relay.registry import Agent, PublishedServer, Refused, Registry
 from relaytunnel.wire.messages import LONGEST_ADDRESS, MOST_ADDRESSES, Register
 
 __all__ = ["PortOpener", "Publisher"]
 
 _ANY_PORT = Reach("port", "0")
+_BY_ID = (Reach("name"),)
+_MOST_REFUSED = 64
+"""How many servers that its account does not allow are kept for one agent."""
 
 
 class PortOpener(Protocol):
@@ -45,6 +49,7 @@ class Publisher:
 
     @ivar ports: the ports that servers may ask for.
     @ivar addresses: says how people type a way to the server of an ID.
+    @ivar reservations: what all accounts have a right to.
     """
 
     registry: Registry
@@ -52,16 +57,26 @@ class Publisher:
     ports: PortRange
     opener: PortOpener
     addresses: Callable[[str, Reach], tuple[str, ...]]
+    reservations: Reservations = field(default_factory=Reservations)
 
     def publish(self, agent: Agent, message: Register) -> PublishedServer:
         """
         Store a server (S4).  One that is published already is replaced.
 
-        @raise Rejection: why it cannot be; nothing has changed then.
+        @raise Rejection: why it cannot be; nothing has changed then, but that
+            one which the account does not allow is kept in C{agent.refused}.
         """
+        agent.refused.pop(message.connection_id, None)
+        try:
+            return self._publish(agent, message)
+        except Rejection as rejection:
+            _keep(agent, message, rejection)
+            raise
+
+    def _publish(self, agent: Agent, message: Register) -> PublishedServer:
         try:
             name = connection_id(message.connection_id)
-            reach = _once(map(Reach.parse, message.reach))
+            reach = _once(map(Reach.parse, message.reach)) or _BY_ID
             allow = networks(list(message.allow))
             known = dict(users(message.users))
         except ValueError as fault:
@@ -71,10 +86,7 @@ class Publisher:
                 Code.UNSUPPORTED,
                 f"this relay serves no {message.protocol} over {message.data} data channels",
             )
-        if not agent.rights.may_publish(name):
-            raise Rejection(
-                Code.NOT_ALLOWED, f"the account {agent.agent_id} may not publish {name}"
-            )
+        claims = self._claims(agent, name, reach)
         if name not in agent.servers and len(agent.servers) >= self.limits.servers_per_agent:
             raise Rejection(
                 Code.LIMIT, f"an agent publishes {self.limits.servers_per_agent} servers at most"
@@ -84,7 +96,8 @@ class Publisher:
                 raise Rejection(Code.INVALID, f"no password can be given by {way}")
         held = agent.servers.get(name)
         before = held.ports if held is not None else []
-        server = self._with_ports(agent, name, reach or (Reach("name", ""),), before)
+        server = self._with_ports(agent, name, reach, before)
+        server.message, server.claims = message, claims
         server.data = message.data
         server.allow = allow
         server.listed = message.listed
@@ -101,6 +114,29 @@ class Publisher:
             if port not in server.ports:
                 self.opener.close(port)
         return server
+
+    def _claims(self, agent: Agent, name: str, reach: tuple[Reach, ...]) -> tuple[str, ...]:
+        names = self.registry.names
+        return check_names(names, self.reservations, agent.agent_id, agent.rights, name, reach)
+
+    def check_rights(self, server: PublishedServer) -> None:
+        """
+        Look again whether a published server may be.
+
+        @raise Rejection: its agent's account does not allow it any more; it is
+            kept as by L{publish}.
+        """
+        agent = server.agent
+        try:
+            self._claims(agent, server.connection_id, server.reach)
+            if not server.covered(agent.rights):
+                raise Rejection(
+                    Code.NOT_ALLOWED, f"the account {agent.agent_id} may not use its port any more"
+                )
+        except Rejection as rejection:
+            if server.message is not None:
+                _keep(agent, server.message, rejection)
+            raise
 
     def _with_ports(
         self, agent: Agent, name: str, reach: tuple[Reach, ...], before: list[int]
@@ -162,6 +198,12 @@ class Publisher:
         """
         for port in server.ports:
             self.opener.close(port)
+
+
+def _keep(agent: Agent, message: Register, rejection: Rejection) -> None:
+    if rejection.code is Code.NOT_ALLOWED and len(agent.refused) < _MOST_REFUSED:
+        claims = rejection.claims if isinstance(rejection, NotGranted) else ()
+        agent.refused[message.connection_id] = Refused(message, claims)
 
 
 def _once(ways: Iterable[Reach]) -> tuple[Reach, ...]:

@@ -5,6 +5,7 @@ present is looked at again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -12,26 +13,47 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relaytunnel.accounts import IAccounts
+from relaytunnel.accounts import Account, IAccounts, Rights
 from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.claims import Reservations
 from relaytunnel.relay.registry import Agent, Registry
 
-__all__ = ["Rechecking"]
+__all__ = ["Rechecking", "reserved"]
 
 _EVERY = 0.5
 
 
+def reserved(
+    accounts: Iterable[Account],
+) -> Iterator[tuple[str, Iterable[str], Iterable[str]]]:
+    """
+    Yield of each account what L{Reservations.load} takes.
+    """
+    for account in accounts:
+        yield account.agent, account.rights.publish, account.rights.hosts
+
+
 class Rechecking:
     """
-    Asks for the revision of the accounts, and for each agent's rights when it
-    is another.
+    Asks for the revision of the accounts, and for all of them when it is
+    another.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: Any, accounts: IAccounts, registry: Registry) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        accounts: IAccounts,
+        registry: Registry,
+        reservations: Reservations,
+    ) -> None:
+        """
+        @param reservations: kept true to what the accounts have a right to.
+        """
         self._accounts = accounts
         self._registry = registry
+        self._reservations = reservations
         self._revision: int | None = None
         self._silent = False
         self._poll = LoopingCall(self._look)
@@ -63,12 +85,16 @@ class Rechecking:
 
     @inlineCallbacks
     def _recheck_all(self) -> Any:
-        for agent in list(self._registry.agents.values()):
-            rights = yield self._accounts.rights(agent.agent_id)
-            self._recheck(agent, rights)
+        present = list(self._registry.agents.values())
+        accounts: list[Account] = yield self._accounts.agents()
+        self._reservations.load(reserved(accounts))
+        rights = {account.agent: account.rights for account in accounts}
+        # An agent that came meanwhile has an answer of its own, perhaps a newer one.
+        for agent in present:
+            self._recheck(agent, rights.get(agent.agent_id))
 
     @staticmethod
-    def _recheck(agent: Agent, rights: Any) -> None:
+    def _recheck(agent: Agent, rights: Rights | None) -> None:
         if rights is None:
             agent.dismiss(Code.REVOKED, "the account was revoked")
         else:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from relaytunnel.config.access import Network
+from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.wire.messages import Message
+from relaytunnel.wire.messages import Message, Register
 
 __all__ = ["Agent", "PublishedServer", "Registry", "RightsView"]
 
@@ -25,8 +26,14 @@ class RightsView(Protocol):
     What an account allows.
     """
 
-    def may_publish(self, connection_id: str) -> bool:
-        """Whether a server may be published under this connection ID."""
+    def may_publish(self, connection_id: str, expressly: bool = False) -> bool:
+        """
+        Whether a server may be published under this connection ID; C{expressly}
+        leaves the pattern C{*} out.
+        """
+
+    def may_claim(self, claim: str, expressly: bool = False) -> bool:
+        """The same for a host name, or a wildcard of them."""
 
     def may_use_port(self, port: int) -> bool:
         """Whether a server may have this port of the relay."""
@@ -44,6 +51,8 @@ class Agent:
     @ivar dismiss: ends its control channel, with a code and a reason.
     @ivar recheck: says that its account says something else now.
     @ivar servers: what it publishes.
+    @ivar refused: what it asked for and its account does not allow, by
+        connection ID; a bounded number, to be published when it does.
     """
 
     agent_id: str
@@ -56,11 +65,31 @@ class Agent:
     software: str = ""
     since: float = 0.0
     servers: dict[str, PublishedServer] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
         """The address that it came from, without the port."""
         return self.peer.rpartition(":")[0]
+
+    @property
+    def refused_claims(self) -> list[str]:
+        """The host names and wildcards that it claims without a right, each once."""
+        kept = self.refused.values()
+        return list(dict.fromkeys(claim for each in kept for claim in each.claims))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """
+    A server that an account does not allow.
+
+    @ivar message: what its agent asked for.
+    @ivar claims: the host names and wildcards that the account has no right to.
+    """
+
+    message: Register
+    claims: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -69,6 +98,7 @@ class PublishedServer:
     A server that clients can reach.
 
     @ivar reach: by which names and ports; never empty.
+    @ivar claims: the host names among them that its account needs a right to.
     @ivar data: C{"tls"} or C{"plain"}.
     @ivar allow: the client networks that may come in; empty means all.
     @ivar listed: whether clients that name nobody are told of it.
@@ -79,6 +109,7 @@ class PublishedServer:
     @ivar wants_address: whether its agent is to be told what clients connected
         to.
     @ivar addresses: the same as C{reach}, as people type it.
+    @ivar message: what its agent asked for.
     @ivar checked: the rights that were found to allow it, the last time.
     """
 
@@ -92,6 +123,8 @@ class PublishedServer:
     sessions_per_client: int = 0
     wants_address: bool = False
     addresses: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    message: Register | None = field(default=None, compare=False, repr=False)
     checked: RightsView | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -104,6 +137,16 @@ class PublishedServer:
         """Whether its connection ID alone leads to it."""
         return any(way.kind == "name" for way in self.reach)
 
+    def covered(self, rights: RightsView) -> bool:
+        """
+        Whether these rights allow its ID, its ports and its claims.
+        """
+        return (
+            rights.may_publish(self.connection_id)
+            and all(rights.may_use_port(port) for port in self.ports)
+            and all(rights.may_claim(claim) for claim in self.claims)
+        )
+
 
 class Registry:
     """
@@ -111,11 +154,16 @@ class Registry:
 
     @ivar agents: by agent ID.
     @ivar servers: by connection ID.
+    @ivar names: the relay's own names.
     @ivar entered: called when an agent has come.
     @ivar published: called when a server can be reached.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: RelayNames | None = None) -> None:
+        """
+        @param names: the relay's own names; C{localhost} alone if not given.
+        """
+        self.names = RelayNames() if names is None else names
         self.agents: dict[str, Agent] = {}
         self.servers: dict[str, PublishedServer] = {}
         self.entered: Callable[[Agent], object] = lambda agent: None
@@ -168,7 +216,8 @@ class Registry:
         A server shall be published (S4).
 
         @raise Rejection: another agent has its connection ID, or another
-            server one of its names or ports.
+            server one of its names or ports, or another agent's server goes
+            by one of them as its ID.
         """
         holder = self.servers.get(server.connection_id)
         if holder is not None and holder.agent is not server.agent:
@@ -178,6 +227,18 @@ class Registry:
             if other is not None and other is not holder:
                 code = Code.PORT_TAKEN if way.kind == "port" else Code.CONFLICT
                 raise Rejection(code, f"{way} is taken by the server {other.connection_id}")
+            named = self._by_id(way.value) if way.kind in self._names else None
+            if named is not None and named.agent is not server.agent:
+                raise Rejection(Code.CONFLICT, f"{way} is the ID of another agent's server")
+        if server.by_id:
+            for claims in self._names.values():
+                other = claims.get(server.connection_id)
+                if other is not None and other.agent is not server.agent:
+                    raise Rejection(
+                        Code.CONFLICT,
+                        f"the server {other.connection_id} of another agent has claimed the host"
+                        f" name {server.connection_id}",
+                    )
 
     def add(self, server: PublishedServer) -> None:
         """
@@ -240,28 +301,37 @@ class Registry:
     def by_name(self, kind: str, name: str) -> PublishedServer | None:
         """
         Find the server that a client names: the one that claimed the whole
-        name, or a wildcard for its first label, or the one whose connection ID
-        the name begins with.
+        name, or whose connection ID it is, by itself or below a name of the
+        relay, or the one that claimed a wildcard for its first label.
 
         @param kind: C{host} for HTTP, C{sni} for TLS; any other knows no
             claims.
         """
+        if name in self.names.names:
+            return None
         claims = self._names.get(kind, {})
-        server = claims.get(name) or claims.get(_wildcard(name))
+        server = claims.get(name)
         if server is not None:
             return server
-        for connection_id in _leading(name):
-            server = self.servers.get(connection_id)
-            if server is not None and server.by_id:
-                return server
-        return None
+        below = self.names.below(name)
+        server = self._by_id(name if below is None else below)
+        if server is not None or below is not None:
+            return server
+        server = claims.get(_wildcard(name))
+        if server is not None or not self.names.id_anywhere:
+            return server
+        return next(filter(None, map(self._by_id, self.names.ids(name))), None)
+
+    def _by_id(self, connection_id: str) -> PublishedServer | None:
+        server = self.servers.get(connection_id)
+        return server if server is not None and server.by_id else None
 
     def missing(self, kind: str, name: str) -> Rejection:
         """
         @return: why no server goes by this name.
         """
         claims = ((kind, name), (kind, _wildcard(name)))
-        for key in (*claims, *(("name", each) for each in _leading(name))):
+        for key in (*claims, *(("name", each) for each in self.names.ids(name))):
             if key in self._away:
                 return Rejection(
                     Code.AGENT_AWAY, f"the agent that publishes {key[1]} is not connected now"
@@ -291,13 +361,3 @@ class Registry:
 
 def _wildcard(name: str) -> str:
     return "*." + name.partition(".")[2]
-
-
-def _leading(host: str) -> Iterator[str]:
-    """
-    Yield what may be a connection ID at the start of a host name, longest
-    first: C{a.b.example} may mean C{a.b.example}, C{a.b} or C{a}.
-    """
-    while host:
-        yield host
-        host = host.rpartition(".")[0]

@@ -17,6 +17,7 @@ from relaytunnel.accounts import FileAccounts
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import Limits, RelayConfig
+from relaytunnel.config.hosts import ID_ANYWHERE_WARNING
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.clients import SharedPort
 from relaytunnel.relay.listening import addresses, tcp_port
@@ -86,6 +87,13 @@ def reload(relay: RelayService, config: RelayConfig) -> list[str]:
     if config.accounts != before.accounts:
         relay.accounts.reload(FileAccounts(config.accounts, relay.hashing.run))
         changed.append("[[agent]]")
+    if config.all_names != before.all_names:
+        relay.registry.names = config.all_names
+        changed.append("[relay] names, id-anywhere")
+        if config.id_anywhere and not before.id_anywhere:
+            _log.warn("{text}", text=ID_ANYWHERE_WARNING)
+        for agent in list(relay.registry.agents.values()):
+            agent.recheck(agent.rights)
     if config.proxies != before.proxies:
         relay.clients.proxies = config.proxies
         changed.append("[listen] proxies")

@@ -32,6 +32,7 @@ from relaytunnel.channel.sockets import PeekedConnection
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.channel.workload import Workload
 from relaytunnel.config import RelayConfig
+from relaytunnel.config.hosts import ID_ANYWHERE_WARNING
 from relaytunnel.draining import quiet
 from relaytunnel.errors import Code, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
@@ -45,7 +46,7 @@ from relaytunnel.relay.inviting import FirstInvitation
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.locking import StateLock
 from relaytunnel.relay.publishing import Publisher
-from relaytunnel.relay.rechecking import Rechecking
+from relaytunnel.relay.rechecking import Rechecking, reserved
 from relaytunnel.relay.registry import Registry
 from relaytunnel.relay.reloading import identity_of, reload, told_pin
 from relaytunnel.relay.state import Facts, StateDirectory, started
@@ -107,14 +108,15 @@ class RelayService(Service):
         self,
         config: RelayConfig,
         reactor: Any,
-        announce: Callable[[str], None] = print,
+        announce: Callable[[str], None] | None = print,
         inherited: Inheritance | None = None,
     ) -> None:
         """
         @param inherited: what another process has left to this one, which then
             waits for L{take_over}.
-        @param announce: shows the first invitation to whoever starts the relay.
-            It holds a secret, so it does not go into the log.
+        @param announce: shows the first invitation at the terminal where the
+            relay is started; L{None} if there is none.  It holds a secret, so
+            it does not go into the log.
         """
         self.config = config
         self._announce_invitation = announce
@@ -161,6 +163,15 @@ class RelayService(Service):
         try:
             self._listen(identity)
             invitation = FirstInvitation(self.state, self.facts, store, config)
+            # No agent can come before what all others have a right to is known.
+            self.publisher.reservations.load(reserved(self.accounts.listed(store.agents())))
+            if store.upgraded:
+                self._log.warn(
+                    "{database} was brought up to date: the host names that agents claim need a"
+                    " right now.  'relaytunnel agents' lists those that are refused, with the"
+                    " command that grants each",
+                    database=store.name,
+                )
             if self._inherited is None:
                 self.state.write_facts(self.facts)
         except BaseException:
@@ -171,7 +182,9 @@ class RelayService(Service):
             store.close()
             raise
         super().startService()
-        self._rechecking = Rechecking(self._reactor, self.accounts, self.registry)
+        self._rechecking = Rechecking(
+            self._reactor, self.accounts, self.registry, self.publisher.reservations
+        )
         self._rechecking.start()
         self._announce()
         invitation.announce(self._announce_invitation)
@@ -180,7 +193,7 @@ class RelayService(Service):
         config, limits, reactor = self.config, self.config.limits, self._reactor
         listeners = self.listeners
         self.descriptors = listeners.descriptors
-        self.registry = Registry()
+        self.registry = Registry(config.all_names)
         room: WaitingRoom[Any] = WaitingRoom(
             limits,
             reactor.seconds,
@@ -196,7 +209,7 @@ class RelayService(Service):
             self.registry,
             self.visits,
             best_engine(self._edges),
-            Finder(self.registry, frozenset({config.name, "localhost"})),
+            Finder(self.registry),
             Passwords(self.hashing, reactor),
             config.proxies,
         )
@@ -279,6 +292,8 @@ class RelayService(Service):
                 "it calls itself localhost, so only agents on this machine find it;"
                 " start it with --name and the name that others know it by"
             )
+        if self.config.id_anywhere:
+            self._log.warn("{text}", text=ID_ANYWHERE_WARNING)
 
     # From one process to the next
 

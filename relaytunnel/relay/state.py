@@ -153,6 +153,17 @@ class StateDirectory:
         """
         write_private(self.invitation, invitation.encode("utf-8") + b"\n")
 
+    def remove_invitation(self) -> None:
+        """
+        @raise StateError: the file is there and cannot be removed.
+        """
+        try:
+            os.unlink(self.invitation)
+        except FileNotFoundError:
+            pass
+        except OSError as fault:
+            raise StateError(f"{self.invitation}: cannot be removed: {fault.strerror}") from None
+
     def write_facts(self, facts: Facts) -> None:
         """
         @raise StateError: the file cannot be written.

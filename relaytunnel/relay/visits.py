@@ -441,9 +441,7 @@ class Visits:
         rights = server.agent.rights
         if server.checked is rights:
             return
-        if not rights.may_publish(server.connection_id) or not all(
-            rights.may_use_port(port) for port in server.ports
-        ):
+        if not server.covered(rights):
             raise Rejection(
                 Code.NOT_ALLOWED,
                 f"the agent {server.agent.agent_id} may publish {server.connection_id} no more",

@@ -17,7 +17,7 @@ from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.tap.signals import Signals
-from relaytunnel.tap.starting import PluginOptions, Told, keep_time, to_terminal
+from relaytunnel.tap.starting import PluginOptions, Told, has_terminal, keep_time, to_terminal
 from relaytunnel.tap.upgrading import Predecessor, Successor, Will
 
 __all__ = ["Options", "makeService"]
@@ -102,7 +102,10 @@ def makeService(options: Options) -> IService:
     except StateError as fault:
         raise SystemExit(f"twistd relay: {fault}") from None
     service = RelayService(
-        options.relay_config, reactor, to_terminal, None if will is None else will.inheritance
+        options.relay_config,
+        reactor,
+        to_terminal if has_terminal() else None,
+        None if will is None else will.inheritance,
     )
 
     def hand_over() -> Deferred[Any]:

@@ -22,7 +22,14 @@ from relaytunnel.errors import RelayTunnelError
 from relaytunnel.tap import pid_file
 from relaytunnel.terminal import error, safe, say
 
-__all__ = ["PluginOptions", "StartupError", "Told", "keep_time", "to_terminal"]
+__all__ = [
+    "PluginOptions",
+    "StartupError",
+    "Told",
+    "has_terminal",
+    "keep_time",
+    "to_terminal",
+]
 
 _TWISTD_DEFAULT = "twistd.pid"
 _NO_PID_FILE = "--pidfile="
@@ -110,6 +117,14 @@ def keep_time(reactor: Any) -> None:
     """
     if not (reactor.running or reactor.getDelayedCalls()):
         reactor.seconds = time.monotonic
+
+
+def has_terminal() -> bool:
+    """
+    Whether what this process prints is seen at a terminal, and not kept in a
+    file, a journal or by a supervisor.
+    """
+    return sys.__stdout__ is not None and sys.__stdout__.isatty()
 
 
 def to_terminal(text: str) -> None:

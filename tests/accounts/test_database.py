@@ -46,16 +46,25 @@ class DatabaseTests(TestCase):
 
     async def test_whole_life(self) -> None:
         """
-        An agent is invited, let in, seen, listed and revoked.
+        An agent is invited, let in, seen, listed, given and denied rights, given
+        another secret, and revoked.
         """
         accounts = self.accounts
-        secret = await accounts.invite("office", ["web"], None)
+        secret = await accounts.invite("office", ["web"])
         account = await accounts.authenticate("office", secret)
         assert account is not None
         self.assertEqual(account.rights, Rights(("web",)))
         await accounts.seen("office", 5.0)
         self.assertEqual([found.last_seen for found in await accounts.agents()], [5.0])
         self.assertEqual(await accounts.rights("office"), Rights(("web",)))
+        shop = Rights(hosts=("shop.example",))
+        more = Rights(("web",), hosts=("shop.example",))
+        self.assertEqual(await accounts.grant("office", shop), more)
+        self.assertEqual(await accounts.rights("office"), more)
+        self.assertEqual(await accounts.deny("office", shop), Rights(("web",)))
+        new = await accounts.rotate("office")
+        self.assertIsNotNone(await accounts.authenticate("office", new))
+        self.assertIsNone(await accounts.authenticate("office", secret))
         self.assertTrue(await accounts.revoke("office"))
         self.assertIsNone(await accounts.rights("office"))
 

@@ -32,6 +32,7 @@ class Entry:
     secret_hash: str = CHOSEN
     publish: tuple[str, ...] = ()
     ports: tuple[Any, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 class Span(NamedTuple):

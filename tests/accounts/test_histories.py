@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.accounts import AccountStore
+from relaytunnel.accounts import AccountStore, Rights
 from relaytunnel.accounts.store import OLD_SECRET_LIFE
+from relaytunnel.errors import AccountError
 
 AGENTS = ("office", "home")
 
@@ -61,15 +62,52 @@ class AccountsModel(RuleBasedStateMachine):
     @rule(agent=agents, store=stores)
     def invite(self, agent: str, store: int) -> None:
         """
-        An agent is invited, or its secret is rotated.
+        An agent is invited, which is done once.
         """
-        secret = self.stores[store].invite(agent)
+        try:
+            secret = self.stores[store].invite(agent)
+        except AccountError:
+            assert agent in self.new
+            return
+        assert agent not in self.new
+        self._given(agent, secret)
+
+    @rule(agent=agents, store=stores)
+    def rotate(self, agent: str, store: int) -> None:
+        """
+        The secret of an agent is rotated, if it is there.
+        """
+        try:
+            secret = self.stores[store].rotate(agent)
+        except AccountError:
+            assert agent not in self.new
+            return
+        self._expire(agent)
+        if agent not in self.old:
+            self.old[agent] = (self.new[agent], self.clock.seconds() + OLD_SECRET_LIFE)
+        self._given(agent, secret)
+
+    def _given(self, agent: str, secret: str) -> None:
         assert all(secret not in given for given in self.given.values())
         self.given[agent].append(secret)
-        self._expire(agent)
-        if agent in self.new and agent not in self.old:
-            self.old[agent] = (self.new[agent], self.clock.seconds() + OLD_SECRET_LIFE)
         self.new[agent] = secret
+
+    @rule(agent=agents, store=stores, host=st.sampled_from(["a.example", "b.example"]))
+    def change_rights(self, agent: str, store: int, host: str) -> None:
+        """
+        An agent is given a right, or it is taken from it, which no secret
+        hears of.
+        """
+        had = self.stores[store].rights(agent)
+        right = Rights(hosts=(host,))
+        if had is None:
+            return
+        if had.may_claim(host):
+            now = self.stores[store].deny(agent, right)
+        else:
+            now = self.stores[store].grant(agent, right)
+        assert now.may_claim(host) != had.may_claim(host)
+        assert self.stores[1 - store].rights(agent) == now
 
     @rule(agent=agents, store=stores)
     def revoke(self, agent: str, store: int) -> None:

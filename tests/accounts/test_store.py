@@ -9,13 +9,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import relaytunnel
-from relaytunnel.accounts import AccountStore, Rights
+from relaytunnel.accounts import AccountStore, Rights, hash_generated, new_secret
 from relaytunnel.errors import AccountError
 
 DAY = 24 * 3600.0
@@ -107,7 +108,7 @@ class AuthenticateTests(StoreCase):
         self.patch(store, "verify", verify)
         self.store.invite("one")
         self.store.invite("two")
-        self.store.invite("two")
+        self.store.rotate("two")
         for agent in ("nobody", "one", "two", "no\nname"):
             del checked[:]
             self.store.authenticate(agent, "secret")
@@ -130,7 +131,7 @@ class RotationTests(StoreCase):
         """
         The old secret lets in as long as the new one was not used.
         """
-        old, _ = self.store.invite("office"), self.store.invite("office")
+        old, _ = self.store.invite("office"), self.store.rotate("office")
         self.assertIsNotNone(self.store.authenticate("office", old))
         self.assertIsNotNone(self.store.authenticate("office", old))
 
@@ -138,7 +139,7 @@ class RotationTests(StoreCase):
         """
         The first use of the new secret ends the old one.
         """
-        old, new = self.store.invite("office"), self.store.invite("office")
+        old, new = self.store.invite("office"), self.store.rotate("office")
         self.assertIsNotNone(self.store.authenticate("office", new))
         self.assertIsNone(self.store.authenticate("office", old))
         self.assertIsNotNone(self.store.authenticate("office", new))
@@ -147,7 +148,7 @@ class RotationTests(StoreCase):
         """
         A wrong secret ends nothing.
         """
-        old, new = self.store.invite("office"), self.store.invite("office")
+        old, new = self.store.invite("office"), self.store.rotate("office")
         self.store.authenticate("office", new + "x")
         self.assertIsNotNone(self.store.authenticate("office", old))
 
@@ -155,7 +156,7 @@ class RotationTests(StoreCase):
         """
         The old secret ends after 24 hours, and not before; the new one stays.
         """
-        old, new = self.store.invite("office"), self.store.invite("office")
+        old, new = self.store.invite("office"), self.store.rotate("office")
         self.now = START + DAY - 1
         self.assertIsNotNone(self.store.authenticate("office", old))
         self.now = START + DAY
@@ -164,10 +165,11 @@ class RotationTests(StoreCase):
 
     def test_third(self) -> None:
         """
-        After a third invitation two are valid: the newest, and the one that
+        After a second rotation two are valid: the newest, and the one that
         the agent may be using.
         """
-        secrets = [self.store.invite("office") for _ in range(3)]
+        secrets = [self.store.invite("office")]
+        secrets += [self.store.rotate("office") for _ in range(2)]
         self.assertEqual(self.count_secrets(), 2)
         self.assertIsNone(self.store.authenticate("office", secrets[1]))
         self.assertIsNotNone(self.store.authenticate("office", secrets[0]))
@@ -177,19 +179,19 @@ class RotationTests(StoreCase):
         """
         Rotating again does not give the old secret another day.
         """
-        old, _ = self.store.invite("office"), self.store.invite("office")
+        old, _ = self.store.invite("office"), self.store.rotate("office")
         self.now = START + DAY - 1
-        self.store.invite("office")
+        self.store.rotate("office")
         self.now = START + DAY
         self.assertIsNone(self.store.authenticate("office", old))
 
     def test_after_the_day(self) -> None:
         """
-        When the oldest has expired, a further invitation keeps the one before it.
+        When the oldest has expired, a further rotation keeps the one before it.
         """
-        _, second = self.store.invite("office"), self.store.invite("office")
+        _, second = self.store.invite("office"), self.store.rotate("office")
         self.now = START + DAY
-        third = self.store.invite("office")
+        third = self.store.rotate("office")
         self.assertEqual(self.count_secrets(), 2)
         self.assertIsNotNone(self.store.authenticate("office", second))
         self.assertIsNotNone(self.store.authenticate("office", third))
@@ -200,7 +202,7 @@ class RotationTests(StoreCase):
         secret is not let in.
         """
         self.store.invite("office")
-        new = self.store.invite("office")
+        new = self.store.rotate("office")
         retire = self.store._retire
 
         def late(agent: str, used: str) -> bool:
@@ -209,6 +211,24 @@ class RotationTests(StoreCase):
 
         self.patch(self.store, "_retire", late)
         self.assertIsNone(self.store.authenticate("office", new))
+
+    def test_to_ask_is_not_to_use(self) -> None:
+        """
+        Whether a secret is good can be asked without ending the one before it.
+        """
+        old, new = self.store.invite("office"), self.store.rotate("office")
+        self.assertTrue(self.store.knows("office", new))
+        self.assertTrue(self.store.knows("office", old))
+        self.assertFalse(self.store.knows("office", new + "x"))
+        self.assertFalse(self.store.knows("home", new))
+
+    def test_nobody(self) -> None:
+        """
+        An agent that is not there has no secret to rotate, and gets none.
+        """
+        before = self.store.revision()
+        self.assertRaises(AccountError, self.store.rotate, "office")
+        self.assertEqual((self.store.agents(), self.store.revision()), ([], before))
 
 
 class ChangeTests(StoreCase):
@@ -225,19 +245,71 @@ class ChangeTests(StoreCase):
 
     def test_rights_stay(self) -> None:
         """
-        A rotation that names no rights keeps them.
+        A rotation keeps the rights.
         """
-        self.store.invite("office", ["web"], [(1, 2)])
-        self.store.invite("office")
-        self.assertEqual(self.store.rights("office"), Rights(("web",), ((1, 2),)))
+        self.store.invite("office", ["web"], [(1, 2)], ["www.example.net"])
+        self.store.rotate("office")
+        self.assertEqual(
+            self.store.rights("office"), Rights(("web",), ((1, 2),), ("www.example.net",))
+        )
 
-    def test_rights_change_one_by_one(self) -> None:
+    def test_invited_twice(self) -> None:
         """
-        Naming only patterns keeps the ports, and none is not the same as not named.
+        An agent is invited once: to repeat it changes neither rights nor secret.
         """
-        self.store.invite("office", ["web"], [(1, 2)])
-        self.store.invite("office", [])
-        self.assertEqual(self.store.rights("office"), Rights((), ((1, 2),)))
+        secret, before = self.store.invite("office", ["web"]), self.store.revision()
+        fault = self.assertRaises(AccountError, self.store.invite, "office", ["*"])
+        self.assertIn("'rotate'", str(fault))
+        self.assertIn("'grant'", str(fault))
+        self.assertEqual(self.store.rights("office"), Rights(("web",)))
+        self.assertIsNotNone(self.store.authenticate("office", secret))
+        self.assertEqual((self.count_secrets(), self.store.revision()), (1, before))
+
+    def test_granted(self) -> None:
+        """
+        What is granted is added, each once; the secret is the same, and alone.
+        """
+        secret = self.store.invite("office", ["web"], [(1, 2)])
+        more = Rights(("web", "*.office"), ((5, 5),), ("*.example.net",))
+        now = Rights(("web", "*.office"), ((1, 2), (5, 5)), ("*.example.net",))
+        self.assertEqual(self.store.grant("office", more), now)
+        self.assertEqual(self.store.rights("office"), now)
+        self.assertIsNotNone(self.store.authenticate("office", secret))
+        self.assertEqual(self.count_secrets(), 1)
+
+    def test_denied(self) -> None:
+        """
+        What is denied is taken away, the rest and the secret stay.
+        """
+        secret = self.store.invite("office", ["web", "db"], [(1, 9)], ["a.example", "b.example"])
+        now = Rights(("db",), ((1, 3), (6, 9)), ("b.example",))
+        less = Rights(("web",), ((4, 5),), ("a.example",))
+        self.assertEqual(self.store.deny("office", less), now)
+        self.assertEqual(self.store.rights("office"), now)
+        self.assertIsNotNone(self.store.authenticate("office", secret))
+        self.assertEqual(self.count_secrets(), 1)
+
+    def test_denied_in_vain(self) -> None:
+        """
+        A pattern that was not granted cannot be taken, as it would seem that
+        it was; nothing changes then.
+        """
+        self.store.invite("office", ["*"], [(1, 9)], ["*.example.net"])
+        before = self.store.revision()
+        for less in (Rights(("web",)), Rights((), ((2, 3),), ("www.example.net",))):
+            self.assertRaises(AccountError, self.store.deny, "office", less)
+        self.assertEqual(
+            self.store.rights("office"), Rights(("*",), ((1, 9),), ("*.example.net",))
+        )
+        self.assertEqual(self.store.revision(), before)
+
+    def test_rights_of_nobody_change(self) -> None:
+        """
+        An agent that is not there is given nothing, and nothing is taken from it.
+        """
+        for change in (self.store.grant, self.store.deny):
+            self.assertRaises(AccountError, change, "office", Rights(("web",)))
+        self.assertEqual(self.store.agents(), [])
 
     def test_rights_of_nobody(self) -> None:
         """
@@ -350,13 +422,22 @@ class RevisionTests(StoreCase):
 
     def test_changes(self) -> None:
         """
-        Invitation, rotation and revocation change it, each to a new number.
+        Invitation, rotation, revocation and other rights change it, each to a
+        new number.
         """
         found = {self.store.revision()}
-        for change in (self.store.invite, self.store.invite, self.store.revoke):
+        right = Rights(("web",))
+        changes: list[Callable[[str], object]] = [
+            self.store.invite,
+            self.store.rotate,
+            lambda agent: self.store.grant(agent, right),
+            lambda agent: self.store.deny(agent, right),
+            self.store.revoke,
+        ]
+        for change in changes:
             change("office")
             found.add(self.store.revision())
-        self.assertEqual(len(found), 4)
+        self.assertEqual(len(found), 6)
 
     def test_from_another_connection(self) -> None:
         """
@@ -492,6 +573,116 @@ class FileTests(StoreCase):
         store = self.opened()
         self.assertEqual(len(store.agents()), 4)
         self.assertEqual(store.revision(), 4)
+
+    def test_first_version(self) -> None:
+        """
+        A database of the version before rights to host names is brought up to
+        this one: everything stays, and nobody may claim anything, but for the
+        agent that the relay invited by itself.
+        """
+        old = self.path + ".old"
+        secret, at = self.first_version(old), START
+        self.path = old
+        store = self.opened()
+        self.assertTrue(store.upgraded)
+        self.assertEqual(
+            {account.agent: account.rights for account in store.agents()},
+            {
+                "first": Rights(("*",), ((20000, 20999),), ("*",)),
+                "home": Rights(("*",)),
+                "office": Rights(("web", "*.office"), ((20000, 20099),)),
+            },
+        )
+        account = store.authenticate("office", secret)
+        assert account is not None
+        self.assertEqual((account.created, account.last_seen), (at, at + 5))
+        self.assertEqual(store.revision(), 3)
+        self.assertFalse(self.opened().upgraded)
+        self.assertEqual(store.grant("home", Rights(hosts=("a.example",))).hosts, ("a.example",))
+
+    def test_first_version_narrowed(self) -> None:
+        """
+        A first agent whose rights the operator made narrower is given none.
+        """
+        self.path = self.path + ".old"
+        self.first_version(self.path, '["web"]')
+        rights = self.opened().rights("first")
+        assert rights is not None
+        self.assertEqual(rights.hosts, ())
+
+    def test_first_version_goes_on(self) -> None:
+        """
+        The process from which this one takes over works on with the tables.
+        """
+        self.path = self.path + ".old"
+        self.first_version(self.path)
+        with closing(sqlite3.connect(self.path)) as before:
+            store = self.opened()
+            before.execute(
+                "INSERT INTO agents (id, publish, ports, created) VALUES ('new', '[]', '[]', 1)"
+            )
+            before.execute("UPDATE meta SET value = value + 1 WHERE key = 'revision'")
+            before.commit()
+        self.assertEqual(store.rights("new"), Rights())
+        self.assertEqual(store.revision(), 4)
+
+    def test_first_version_opened_by_many(self) -> None:
+        """
+        Programs that open it at once do not get into each other's way.
+        """
+        self.path = self.path + ".old"
+        self.first_version(self.path)
+        script = (
+            "import sys; from relaytunnel.accounts import AccountStore; "
+            "AccountStore(sys.argv[1]).rotate('office')"
+        )
+        root = Path(relaytunnel.__file__).parent.parent
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, self.path],
+                env={**os.environ, "PYTHONPATH": str(root)},
+            )
+            for _ in range(4)
+        ]
+        self.assertEqual([process.wait() for process in running], [0] * 4)
+        self.assertEqual(self.opened().revision(), 7)
+
+    @staticmethod
+    def first_version(path: str, publish: str = '["*"]') -> str:
+        """
+        Make a database as the first version did.
+
+        @param publish: the patterns of the agent C{first}, as they are stored.
+        @return: the secret of the agent C{office}.
+        """
+        secret = new_secret()
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript(
+                "CREATE TABLE agents (id VARCHAR(255) NOT NULL, publish TEXT NOT NULL,"
+                " ports TEXT NOT NULL, created DOUBLE NOT NULL, last_seen DOUBLE,"
+                " PRIMARY KEY (id));"
+                "CREATE TABLE meta (key VARCHAR(64) NOT NULL, value INTEGER NOT NULL,"
+                " PRIMARY KEY (key));"
+                "CREATE TABLE secrets (id INTEGER NOT NULL, agent VARCHAR(255) NOT NULL,"
+                " hash TEXT NOT NULL, created DOUBLE NOT NULL, expires DOUBLE, PRIMARY KEY (id),"
+                " FOREIGN KEY(agent) REFERENCES agents (id) ON DELETE CASCADE);"
+                "CREATE INDEX ix_secrets_agent ON secrets (agent);"
+                "INSERT INTO meta VALUES ('schema', 1), ('revision', 3);"
+            )
+            rows = (
+                ("first", publish, "[[20000, 20999]]", None),
+                ("home", '["*"]', "[]", None),
+                ("office", '["web", "*.office"]', "[[20000, 20099]]", START + 5),
+            )
+            for name, patterns, ports, seen in rows:
+                row = (name, patterns, ports, START, seen)
+                database.execute("INSERT INTO agents VALUES (?, ?, ?, ?, ?)", row)
+            database.execute(
+                "INSERT INTO secrets (agent, hash, created) VALUES ('office', ?, ?)",
+                (hash_generated(secret), START),
+            )
+            database.commit()
+        return secret
 
     def test_not_a_database(self) -> None:
         """

@@ -49,7 +49,7 @@ from tests.script import (
 
 HELLO = Hello(version=1, agent="office", secret="s3cret", epoch=5, software="agent 1")
 WELCOME = Welcome(relay="relay.example", node="north", sessions=4096, ping=15.0, releases=True)
-RIGHTS = Rights(("web", "*.office"), ((20000, 20002),))
+RIGHTS = Rights(("web", "*.office"), ((20000, 20002),), ("web.example",))
 
 OUT_OF_TURN: tuple[Message, ...] = (
     Register(connection_id="web"),
@@ -643,7 +643,7 @@ class PublishingTests(RelayTestCase):
             << RelaySays(Withdrawn(connection_id="web"))
         )
         self.assertEqual(self.registry.servers, {})
-        self.assertIs(self.registry.missing("host", "web.example").code, Code.NO_SUCH_SERVER)
+        self.assertIs(self.registry.missing("host", "web.relay.example").code, Code.NO_SUCH_SERVER)
 
     def test_withdraw_nothing(self) -> None:
         """
@@ -748,19 +748,76 @@ class RightsTests(RelayTestCase):
                 << standing
             )
 
-        def withdrawn(name: str) -> RelaySays:
-            reason = "the account office may publish it no more"
+        def withdrawn(name: str, reason: str) -> RelaySays:
             return RelaySays(Withdrawn(connection_id=name, code="not-allowed", reason=reason))
 
         (
             self.script
             >> stay.rights_changed(Rights(("*.office",), ((20001, 20001),)))
-            << withdrawn("web")
+            << withdrawn("web", "the account office may not publish web")
             << ClosesPort(20000)
-            << withdrawn("a.office")
+            << withdrawn("a.office", "the account office may not use its port any more")
         )
         self.assertEqual(list(self.registry.servers), ["b.office"])
         self.assertIs(self.registry.missing("host", "web").code, Code.NO_SUCH_SERVER)
+
+    def test_claim_is_taken(self) -> None:
+        """
+        A server whose host name is not its account's any more is withdrawn,
+        with the command that would allow it; it is back as soon as it may be,
+        unless its agent wants it no more.
+        """
+        stay = self.let_in()
+        names = Register(connection_id="web", reach=("host:web.example",))
+        registered, standing = published("web", "host:web.example")
+        less, withdrawn = (
+            Rights(("web",)),
+            RelaySays(
+                Withdrawn(
+                    connection_id="web",
+                    code="not-allowed",
+                    reason="the account office may not claim web.example; 'relaytunnel grant"
+                    " office --host web.example' at the relay allows it",
+                )
+            ),
+        )
+        self.script >> AgentSays(names) << registered << standing
+        self.script >> stay.rights_changed(less) << withdrawn
+        agent = self.registry.agents["office"]
+        self.assertEqual(agent.refused_claims, ["web.example"])
+        self.script >> stay.rights_changed(RIGHTS) << registered << standing
+        self.assertEqual(agent.refused_claims, [])
+        self.script >> stay.rights_changed(less) << withdrawn
+        gone = RelaySays(Withdrawn(connection_id="web"))
+        self.script >> AgentSays(Withdraw(connection_id="web")) << gone
+        self.script >> stay.rights_changed(RIGHTS)
+        self.assertEqual(self.registry.servers, {})
+
+    def test_granted(self) -> None:
+        """
+        A server that was refused is published when its account allows it; one
+        that still is not is not refused again and again.
+        """
+        stay = self.let_in()
+        asked = [
+            Register(connection_id="web", reach=("sni:shop.example",)),
+            Register(connection_id="a.office", reach=("host:*.shop.example",)),
+        ]
+        for message, claim in zip(asked, ("shop.example", "'*.shop.example'"), strict=True):
+            name = claim.strip("'")
+            reason = (
+                f"the account office may not claim {name}; 'relaytunnel grant office --host"
+                f" {claim}' at the relay allows it"
+            )
+            rejected = Rejected(
+                connection_id=message.connection_id, code="not-allowed", reason=reason
+            )
+            self.script >> AgentSays(message) << RelaySays(rejected)
+        registered, standing = published("web", "sni:shop.example")
+        more = Rights(("web", "*.office"), hosts=("shop.example",))
+        self.script >> stay.rights_changed(more) << registered << standing
+        self.script >> stay.rights_changed(more)
+        self.assertEqual(self.registry.agents["office"].refused_claims, ["*.shop.example"])
 
     def test_from_now_on(self) -> None:
         """
@@ -795,7 +852,7 @@ class RightsTests(RelayTestCase):
                 Withdrawn(
                     connection_id="web",
                     code="not-allowed",
-                    reason="the account office may publish it no more",
+                    reason="the account office may not publish web",
                 )
             )
             >> agent.dismiss(Code.REVOKED, "the account was revoked")
@@ -921,7 +978,7 @@ class LeavingTests(RelayTestCase):
         """
         self.script >> self.stay.lost("gone") << ClosesPort(20000) << self.away
         self.assertEqual((self.registry.agents, self.registry.servers), ({}, {}))
-        self.assertIs(self.registry.missing("host", "web.example").code, Code.AGENT_AWAY)
+        self.assertIs(self.registry.missing("host", "web.relay.example").code, Code.AGENT_AWAY)
 
     def test_goodbye(self) -> None:
         """

@@ -186,9 +186,9 @@ class ArrivalTests(RunningCase):
 
     async def test_subdomain(self) -> None:
         """
-        A name below which everything belongs to a server leads to it.
+        The ID before a name of the relay leads to its server.
         """
-        relay = self.start_relay()
+        relay = self.start_relay(names=("relay.example",))
         control = await self.raw_agent(relay, "web")
         await self.client(relay, request("web.relay.example:8000"))
         self.assertEqual((await control.hears(Notify)).arrived, "host:web.relay.example")

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival import Choice, Login, Named
 from relaytunnel.config.access import networks
+from relaytunnel.config.hosts import RelayNames
 from relaytunnel.errors import Code, Failing, Rejection
 from relaytunnel.relay.finding import (
     LOGIN_WAYS,
@@ -33,9 +34,9 @@ class FindingCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.agent = an_agent()
-        self.registry = Registry()
+        self.registry = Registry(RelayNames(OWN))
         self.registry.enter(self.agent)
-        self.finder = Finder(self.registry, frozenset(OWN))
+        self.finder = Finder(self.registry)
 
     def publish(self, connection_id: str, *reach: str) -> PublishedServer:
         """
@@ -74,15 +75,23 @@ class NameTests(FindingCase):
 
     def test_order(self) -> None:
         """
-        Whoever claimed the whole name comes first, then whoever claimed all
-        names that differ in the first label, then the ID that it begins with.
+        Whoever claimed the whole name comes first, then the server whose ID it
+        is, then whoever claimed all names that differ in the first label.
         """
-        self.publish("web", "name")
-        self.assertEqual(self.found("http", "web.example.net"), ("web", "host:web.example.net"))
         self.publish("wild", "host:*.example.net")
-        self.assertEqual(self.found("http", "web.example.net")[0], "wild")
+        self.assertEqual(self.found("http", "web.example.net"), ("wild", "host:web.example.net"))
+        self.publish("web.example.net", "name")
+        self.assertEqual(self.found("http", "web.example.net")[0], "web.example.net")
         self.publish("exact", "host:web.example.net")
         self.assertEqual(self.found("http", "web.example.net")[0], "exact")
+
+    def test_id_in_another_name(self) -> None:
+        """
+        A name that only begins with an ID does not mean it.
+        """
+        self.publish("web", "name")
+        for way in ("http", "sni", "postgres", *OTHER_WAYS):
+            self.assertIs(self.missing(way, "web.example.net"), Code.NO_SUCH_SERVER)
 
     def test_wildcard(self) -> None:
         """
@@ -117,12 +126,12 @@ class NameTests(FindingCase):
 
     def test_id(self) -> None:
         """
-        An ID may have dots; the longest that fits is meant.
+        An ID may have dots; it is all that comes before the relay's name.
         """
         self.publish("a", "name")
         self.publish("a.b", "name")
         self.assertEqual(self.found("http", "a.b.relay.example")[0], "a.b")
-        self.assertEqual(self.found("http", "a.c.relay.example")[0], "a")
+        self.assertIs(self.missing("http", "a.c.relay.example"), Code.NO_SUCH_SERVER)
 
     def test_not_by_id(self) -> None:
         """
@@ -176,10 +185,11 @@ class NobodyTests(FindingCase):
 
     def test_claimed(self) -> None:
         """
-        A server may claim the relay's own name.
+        No wildcard of a server stands for the relay's own name.
         """
-        self.publish("web", "host:relay.example")
-        self.assertEqual(self.found("http", "relay.example"), ("web", "host:relay.example"))
+        self.publish("web", "host:*.example", "sni:*.example")
+        self.assertRaises(Unnamed, self.finder.find, Named("http", "relay.example"))
+        self.assertIs(self.missing("sni", "relay.example"), Code.NO_SUCH_SERVER)
 
     def test_remembered(self) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -26,6 +27,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.accounts.model import Rights
+from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
@@ -52,19 +54,42 @@ LIMITS = Limits(
     notify_burst=1_000_000,
 )
 RIGHTS = {
-    "office": EVERYTHING,
-    "home": EVERYTHING,
-    "guest": Rights(("web.office", "db"), ((20000, 20001),)),
+    "office": replace(EVERYTHING, hosts=("*", "www.example")),
+    "home": replace(EVERYTHING, hosts=("*", "*.example")),
+    "guest": Rights(("web.office", "db"), ((20000, 20001),), ("www.example",)),
 }
+NAMES = RelayNames(["relay.example"])
 SERVERS = ("web", "db", "web.office")
-HOSTS = ("web", "web.relay.example", "web.office.relay.example", "www.example", "any.example")
+HOSTS = (
+    "web",
+    "db",
+    "web.relay.example",
+    "db.localhost",
+    "web.office.relay.example",
+    "web.office.localhost",
+    "any.relay.example",
+    "relay.example",
+    "www.example",
+    "any.example",
+    "web.example",
+)
 
 agent_ids = st.sampled_from(sorted(RIGHTS))
 connection_ids = st.sampled_from(SERVERS)
 choices = st.integers(0, 5)
 clients = st.sampled_from(["198.51.100.1", "198.51.100.2", "2001:db8::7"])
 own_ports = st.sampled_from(["port:0", "port:0", "port:20000", "port:20002"])
-hosts = st.sampled_from(["host:www.example", "host:*.example", "host:web.relay.example"])
+hosts = st.sampled_from(
+    [
+        "host:www.example",
+        "host:*.example",
+        "host:web.relay.example",
+        "host:web.office.localhost",
+        "host:db",
+        "host:web",
+        "host:relay.example",
+    ]
+)
 ways = st.just("name") | hosts | own_ports
 hopeless = st.sampled_from([f"port:{FOREIGN_PORT}", "port:20009"])
 reaches = st.one_of(
@@ -72,12 +97,30 @@ reaches = st.one_of(
 )
 
 
-def beginnings(host: str) -> list[str]:
+def id_in(host: str) -> str:
     """
-    @return: the host without its last labels, longest first.
+    @return: the ID that a host name may stand for.
     """
-    labels = host.split(".")
-    return [".".join(labels[:end]) for end in range(len(labels), 0, -1)]
+    return host.removesuffix(".relay.example").removesuffix(".localhost")
+
+
+def allowed(agent: Agent, connection_id: str, claim: str) -> bool:
+    """
+    Whether a server may claim this, by the accounts that there are.
+    """
+    if "*" not in claim and id_in(claim) == connection_id:
+        return True
+    if claim.endswith(("relay.example", ".localhost")):
+        return False
+    if agent.rights.may_claim(claim, expressly=True):
+        return True
+    names = [claim.replace("*", label) for label in ("www", "any")]
+    others = [rights for name, rights in RIGHTS.items() if name != agent.agent_id]
+    return agent.rights.may_claim(claim) and not any(
+        rights.may_claim(name, expressly=True) or rights.may_publish(name, expressly=True)
+        for rights in others
+        for name in names
+    )
 
 
 def names(server: PublishedServer) -> set[tuple[str, str]]:
@@ -106,10 +149,13 @@ class RelayModel(RuleBasedStateMachine):
         A relay starts.
         """
         self.clock = Clock()
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
         self.opener = FakeOpener()
         self.opener.foreign = {FOREIGN_PORT}
         self.publisher = Publisher(self.registry, LIMITS, PORTS, self.opener, addresses)
+        self.publisher.reservations.load(
+            (name, rights.publish, rights.hosts) for name, rights in RIGHTS.items()
+        )
         numbers = count(1)
         self.room: WaitingRoom[object] = WaitingRoom(
             LIMITS, self.clock.seconds, lambda: next(numbers).to_bytes(TICKET_BYTES, "big")
@@ -226,7 +272,13 @@ class RelayModel(RuleBasedStateMachine):
             str(way) for server in self.published.values() if server is not held
             for way in server.reach if way.kind != "name"
         }  # fmt: skip
+        others = [server for server in self.published.values() if server.agent is not agent]
         for way in reach:
+            claim = way.removeprefix("host:")
+            if claim != way and not allowed(agent, connection_id, claim):
+                yield Code.NOT_ALLOWED
+            if any(other.by_id and other.connection_id == claim for other in others):
+                yield Code.CONFLICT
             if way in taken:
                 yield Code.PORT_TAKEN if way.startswith("port:") else Code.CONFLICT
             if way.startswith("port:") and way != "port:0":
@@ -235,6 +287,9 @@ class RelayModel(RuleBasedStateMachine):
                     yield Code.NOT_ALLOWED
                 if port == FOREIGN_PORT:
                     yield Code.PORT_TAKEN
+        claims = {str(way) for other in others for way in other.reach}
+        if "name" in (reach or ["name"]) and f"host:{connection_id}" in claims:
+            yield Code.CONFLICT
         free = [
             port
             for port in range(PORTS.first, PORTS.last + 1)
@@ -457,12 +512,13 @@ class RelayModel(RuleBasedStateMachine):
         by_id = {name: s for name, s in self.published.items() if Reach("name") in s.reach}
         for host in HOSTS:
             wildcard = "*." + host.partition(".")[2]
-            expected = [hosts[name] for name in (host, wildcard) if name in hosts]
-            expected += [by_id[name] for name in beginnings(host) if name in by_id]
+            named = id_in(host)
+            expected = [hosts[host]] if host in hosts else []
+            expected += [by_id[named]] if named in by_id else []
+            if named == host != "relay.example" and wildcard in hosts:
+                expected.append(hosts[wildcard])
             assert self.registry.by_name("host", host) is (expected[0] if expected else None)
-            away = self.away.intersection(
-                [("host", host), ("host", wildcard), *(("name", n) for n in beginnings(host))]
-            )
+            away = self.away.intersection([("host", host), ("host", wildcard), ("name", named)])
             code = Code.AGENT_AWAY if away else Code.NO_SUCH_SERVER
             assert self.registry.missing("host", host).code is code
 

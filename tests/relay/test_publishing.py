@@ -19,7 +19,7 @@ from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.publishing import Publisher
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
 from relaytunnel.wire.messages import Register, Registered, decode, encode
-from tests.relay.test_registry import an_agent, code_of
+from tests.relay.test_registry import NAMES, an_agent, code_of
 
 PORTS = PortRange(20000, 20005)
 HASH = "sha256:" + "0f" * 32
@@ -58,7 +58,7 @@ class PublishingCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
         self.opener = FakeOpener()
         self.publisher = Publisher(self.registry, Limits(), PORTS, self.opener, addresses)
         self.agent, self.other = an_agent(), an_agent("home")

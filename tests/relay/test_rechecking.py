@@ -12,8 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from relaytunnel.accounts.model import IAccounts, Rights
+from relaytunnel.accounts.model import Account, IAccounts, Rights
 from relaytunnel.errors import AccountError, Code
+from relaytunnel.relay.claims import Reservations
 from relaytunnel.relay.rechecking import Rechecking
 from relaytunnel.relay.registry import Agent, Registry, RightsView
 
@@ -32,8 +33,8 @@ class FakeAccounts:
     def revision(self) -> Deferred[int]:
         return fail(self.now) if isinstance(self.now, AccountError) else succeed(self.now)
 
-    def rights(self, agent: str) -> Deferred[Rights | None]:
-        return succeed(self.known.get(agent))
+    def agents(self) -> Deferred[list[Account]]:
+        return succeed([Account(agent, rights) for agent, rights in self.known.items()])
 
 
 class RecheckingTests(SynchronousTestCase):
@@ -52,7 +53,10 @@ class RecheckingTests(SynchronousTestCase):
                 partial(self._recheck, name),
                 peer="192.0.2.1:4000",
             )
-        self.rechecking = Rechecking(self.clock, cast(IAccounts, self.accounts), registry)
+        self.reservations = Reservations()
+        self.rechecking = Rechecking(
+            self.clock, cast(IAccounts, self.accounts), registry, self.reservations
+        )
         self.rechecking.start()
         self.addCleanup(self.rechecking.stop)
 
@@ -77,6 +81,20 @@ class RecheckingTests(SynchronousTestCase):
         self.accounts.now = 2
         self.clock.pump([0.5] * 3)
         self.assertEqual(self.seen, [("office", OFFICE), ("shed", Code.REVOKED)])
+
+    def test_reservations(self) -> None:
+        """
+        What accounts have a right to is known, also of those who are not here.
+        """
+        self.accounts.known["away"] = Rights(hosts=("www.example.net",))
+        self.accounts.now = 2
+        self.clock.advance(0.5)
+        self.assertTrue(self.reservations.claim("www.example.net", "office"))
+        self.assertFalse(self.reservations.claim("www.example.net", "away"))
+        del self.accounts.known["away"]
+        self.accounts.now = 3
+        self.clock.advance(0.5)
+        self.assertFalse(self.reservations.claim("www.example.net", "office"))
 
     def test_no_answer(self) -> None:
         """

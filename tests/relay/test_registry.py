@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.accounts.model import Rights
+from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay import registry as registry_module
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
 
-EVERYTHING = Rights(("*",), ((1, 65535),))
+EVERYTHING = Rights(("*",), ((1, 65535),), ("*",))
+NAMES = RelayNames(["relay.example", "apps.example.org"])
 
 _labels = st.sampled_from(["a", "b", "web"])
 _hosts = st.lists(_labels, min_size=1, max_size=4).map(".".join)
@@ -72,7 +74,7 @@ class AgentTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
 
     def present(self, agent: Agent) -> Agent:
         self.registry.enter(agent)
@@ -179,7 +181,7 @@ class ServerTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
         self.agent, self.other = an_agent(), an_agent("home")
         self.registry.enter(self.agent)
         self.registry.enter(self.other)
@@ -225,6 +227,29 @@ class ServerTests(SynchronousTestCase):
         for agent in (self.agent, self.other):
             rival = a_server(agent, "rival", "host:www.example")
             self.assertIs(code_of(self.registry.add, rival), Code.CONFLICT)
+
+    def test_id_of_another(self) -> None:
+        """
+        No claim shadows the ID of another agent's server, nor is there an ID
+        that another's claim would shadow; an agent's own servers may.
+        """
+        self.add("web.example", "name")
+        for way in ("host:web.example", "sni:web.example"):
+            rival = a_server(self.other, "rival", way)
+            self.assertIs(code_of(self.registry.add, rival), Code.CONFLICT)
+        self.add("mine", "host:web.example")
+        self.registry.add(a_server(self.other, "theirs", "sni:shop.example"))
+        self.assertIs(
+            code_of(self.registry.add, a_server(self.agent, "shop.example")), Code.CONFLICT
+        )
+        self.add("shop.example", "port:20001")
+
+    def test_number_is_no_id(self) -> None:
+        """
+        A port is not the server whose ID is the same number.
+        """
+        self.add("20001", "name")
+        self.registry.add(a_server(self.other, "ssh", "port:20001"))
 
     def test_port_taken(self) -> None:
         """
@@ -312,7 +337,7 @@ class FindingTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
         self.agent = an_agent()
         self.registry.enter(self.agent)
 
@@ -337,13 +362,44 @@ class FindingTests(SynchronousTestCase):
         self.assertIs(self.registry.by_name("host", "web.relay.example"), server)
         self.assertIs(self.registry.by_name("host", "web"), server)
 
+    def test_each_name(self) -> None:
+        """
+        Each of the relay's names will do, and localhost; no other does.
+        """
+        server = self.add("web")
+        for name in ("web.apps.example.org", "web.localhost"):
+            self.assertIs(self.registry.by_name("host", name), server)
+        for name in ("web.example", "web.example.net", "web.relay.example.net", "web.org"):
+            self.assertIsNone(self.registry.by_name("host", name))
+
     def test_by_dotted_id(self) -> None:
         """
-        The longest ID with which the name begins is meant.
+        All that comes before the relay's name is the ID.
         """
         short, long = self.add("web"), self.add("web.office")
         self.assertIs(self.registry.by_name("host", "web.office.relay.example"), long)
-        self.assertIs(self.registry.by_name("host", "web.home.relay.example"), short)
+        self.assertIs(self.registry.by_name("host", "web.relay.example"), short)
+        self.assertIsNone(self.registry.by_name("host", "web.home.relay.example"))
+
+    def test_id_anywhere(self) -> None:
+        """
+        Where an ID is looked for in any name, the longest with which the name
+        begins is meant; but not below the relay's name.
+        """
+        self.registry.names = RelayNames(["relay.example"], id_anywhere=True)
+        short, long = self.add("web"), self.add("web.office")
+        self.assertIs(self.registry.by_name("host", "web.example.net"), short)
+        self.assertIs(self.registry.by_name("host", "web.office.example.net"), long)
+        self.assertIsNone(self.registry.by_name("host", "web.home.relay.example"))
+        self.assertIsNone(self.registry.by_name("host", "relay.example"))
+
+    def test_own_names(self) -> None:
+        """
+        The relay's own name is no server's, whatever stands there.
+        """
+        self.add("any", "host:*.example", "host:*.example.org")
+        for name in ("relay.example", "apps.example.org", "localhost"):
+            self.assertIsNone(self.registry.by_name("host", name))
 
     def test_whole_labels(self) -> None:
         """
@@ -361,14 +417,6 @@ class FindingTests(SynchronousTestCase):
         """
         self.add("web", "port:20001")
         self.assertIsNone(self.registry.by_name("host", "web.relay.example"))
-
-    def test_shorter_id(self) -> None:
-        """
-        It does not hide one whose shorter ID the name begins with.
-        """
-        self.add("web.office", "port:20001")
-        server = self.add("web")
-        self.assertIs(self.registry.by_name("host", "web.office.relay.example"), server)
 
     def test_host_before_id(self) -> None:
         """
@@ -395,6 +443,16 @@ class FindingTests(SynchronousTestCase):
         server = self.add("web", "host:web.example.net")
         self.assertIs(self.registry.by_name("host", "web.example.net"), server)
 
+    def test_id_before_wildcard(self) -> None:
+        """
+        No wildcard stands for a name that is an ID, alone or below the relay's.
+        """
+        server = self.add("web.example.net")
+        self.add("any", "host:*.example.net", "host:*.relay.example")
+        self.assertIs(self.registry.by_name("host", "web.example.net"), server)
+        self.assertIs(self.registry.by_name("host", "web.example.net.relay.example"), server)
+        self.assertIsNone(self.registry.by_name("host", "web.relay.example"))
+
     def test_odd_hosts(self) -> None:
         """
         A host without a dot, or without anything, finds nothing by a wildcard.
@@ -404,17 +462,17 @@ class FindingTests(SynchronousTestCase):
             self.assertIsNone(self.registry.by_name("host", host))
 
     @settings(deadline=None, max_examples=100)
-    @given(st.sets(_hosts, max_size=5), _hosts)
-    def test_longest(self, ids: set[str], host: str) -> None:
+    @given(st.sets(_hosts, max_size=5), _hosts, st.sampled_from(["", *sorted(NAMES.names)]))
+    def test_any_id(self, ids: set[str], host: str, below: str) -> None:
         """
-        Of all the IDs with which a name begins, the longest is meant.
+        A name leads to the server whose ID it is, or whose ID stands before a
+        name of the relay, and to no other.
         """
-        registry, agent = Registry(), an_agent()
+        registry, agent = Registry(NAMES), an_agent()
         for connection_id in ids:
             registry.add(a_server(agent, connection_id))
-        fitting = [one for one in ids if f"{host}.".startswith(f"{one}.")]
-        found = registry.by_name("host", host)
-        self.assertEqual(found and found.connection_id, max(fitting, key=len, default=None))
+        found = registry.by_name("host", f"{host}.{below}" if below else host)
+        self.assertEqual(found and found.connection_id, host if host in ids else None)
 
 
 class MissingTests(SynchronousTestCase):
@@ -423,7 +481,7 @@ class MissingTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.registry = Registry()
+        self.registry = Registry(NAMES)
         self.agent = an_agent()
         self.registry.enter(self.agent)
 

@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from relaytunnel.accounts import AccountStore
+from relaytunnel.accounts import AccountStore, Rights
 from relaytunnel.channel.identity import own_identity
 from relaytunnel.errors import AccountError, Code, StateError
 from relaytunnel.relay import control as control_module
 from relaytunnel.relay import service as service_module
 from relaytunnel.relay.inviting import FIRST_AGENT
 from relaytunnel.relay.service import RelayService
+from relaytunnel.relay.state import StateDirectory
 from relaytunnel.wire.messages import (
     Goodbye,
     Refuse,
@@ -94,6 +95,78 @@ class StartTests(RunningCase):
         self.assertEqual((after.secret, after.pin), (before.secret, before.pin))
         self.assertEqual(after.port, second.facts.agents)
         await self.start_agent(second)
+
+    async def test_without_a_terminal(self) -> None:
+        """
+        Where nobody sees it the invitation is not printed: it is in its file alone.
+        """
+        logged = self.logged()
+        relay = RelayService(self.relay_config(), reactor, None)
+        self.addCleanup(self.stop, relay)
+        relay.startService()
+        secret = self.first_invitation(relay).secret
+        self.assertIn(f"the first agent's invitation is in {relay.state.invitation}", logged)
+        self.assertFalse([text for text in logged if secret in text])
+
+    async def test_first_agents_rights(self) -> None:
+        """
+        The first agent may publish, have and claim anything.
+        """
+        relay = self.start_relay()
+        rights = self.accounts(relay).rights(FIRST_AGENT)
+        ports = relay.config.ports
+        self.assertEqual(rights, Rights(("*",), ((ports.first, ports.last),), ("*",)))
+
+    async def test_nobody_invited(self) -> None:
+        """
+        Where it is not wanted, or there was an account before the first start,
+        nobody is invited.
+        """
+        relay = self.new_relay(invite_first=False)
+        relay.startService()
+        self.assertEqual((self.said, self.accounts(relay).agents()), ([], []))
+        self.assertFalse(os.path.exists(relay.state.invitation))
+        state = StateDirectory(os.path.abspath(self.mktemp()))
+        state.prepare()
+        store = AccountStore(state.database)
+        store.invite("office")
+        store.close()
+        relay = self.new_relay(state=state.path)
+        relay.startService()
+        self.assertEqual(self.said, [])
+        self.assertEqual([each.agent for each in self.accounts(relay).agents()], ["office"])
+
+    async def test_revoked_for_good(self) -> None:
+        """
+        A first agent that was revoked is not invited again, and its invitation
+        goes, since it is good for nothing.
+        """
+        relay = self.new_relay()
+        relay.startService()
+        self.accounts(relay).revoke(FIRST_AGENT)
+        await relay.stopService()
+        for _ in range(2):
+            again = self.new_relay(state=relay.state.path)
+            again.startService()
+            self.assertEqual((self.said, self.accounts(again).agents()), ([], []))
+            self.assertFalse(os.path.exists(relay.state.invitation))
+            await again.stopService()
+
+    async def test_start_ends_no_secret(self) -> None:
+        """
+        A start does not count as the use of a new secret that is in the file:
+        the agent which has the one before it comes back.
+        """
+        relay = self.start_relay()
+        before = self.first_invitation(relay)
+        secret = self.accounts(relay).rotate(FIRST_AGENT)
+        relay.state.write_invitation(str(relay.facts.invitation(FIRST_AGENT, secret)))
+        await relay.stopService()
+        again = self.start_relay(state=relay.state.path)
+        self.assertEqual(self.first_invitation(again).secret, secret)
+        control = await self.raw_control(again)
+        control.say(self.hello(before))
+        await control.hears(Welcome)
 
     async def test_damaged_invitation(self) -> None:
         """
@@ -294,7 +367,7 @@ class AccountTests(RunningCase):
         relay = self.start_relay()
         invitation = self.invite(relay, "office", ["web", "shop"])
         control = await self.raw_agent(relay, "web", "shop", invitation=invitation)
-        self.accounts(relay).invite("office", ["shop"])
+        self.accounts(relay).deny("office", Rights(("web",)))
         withdrawn = await control.hears(Withdrawn)
         self.assertEqual((withdrawn.connection_id, withdrawn.code), ("web", "not-allowed"))
         self.assertEqual(set(relay.registry.servers), {"shop"})
@@ -328,7 +401,8 @@ class AccountTests(RunningCase):
         await client.hears(b"GET")
         # The first use of a new secret ends the old one, which is written down.
         self.invite(relay, "office")
-        invitation = self.invite(relay, "office")
+        secret = self.accounts(relay).rotate("office")
+        invitation = relay.facts.invitation("office", secret)
         logged = self.logged()
         with closing(locked(relay.state.database)):
             office = self.new_agent(invitation, self.server("shop", "127.0.0.1:1"))

@@ -125,7 +125,7 @@ class TakeoverCase(RunningCase):
 
     async def invite(self, agent: str) -> str:  # type: ignore[override]
         """
-        @return: an invitation, with a new secret.
+        @return: the invitation of one more agent.
         """
         return await self.command("invite", "--state", str(self.state), agent, "--publish", "*")
 
@@ -285,7 +285,7 @@ class AccountTests(TakeoverCase):
         """
         web = self.owned("web")
         agent = await self.agent(self.relay.invitation, "web", web)
-        new = await self.invite("first")
+        new = await self.command("rotate", "--state", str(self.state), "first")
         clients = Clients(self, "web", "web")
         await agent.program.stop(by=signal.SIGKILL)
         agent = await self.agent(self.relay.invitation, "web", web)

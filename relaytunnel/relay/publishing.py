@@ -211,8 +211,10 @@ def _once(ways: Iterable[Reach]) -> tuple[Reach, ...]:
     Take out what stands there again; but each "any port" asks for one more.
     """
     kept: list[Reach] = []
+    seen: set[Reach] = set()
     for way in ways:
-        if way == _ANY_PORT or way not in kept:
+        if way == _ANY_PORT or way not in seen:
+            seen.add(way)
             kept.append(way)
     return tuple(kept)
 

@@ -19,6 +19,7 @@ from relaytunnel.wire.messages import Message, Register
 __all__ = ["Agent", "PublishedServer", "Registry", "RightsView"]
 
 _REMEMBERED_AWAY = 65_536
+_MOST_SHOWN = 64
 
 
 class RightsView(Protocol):
@@ -74,9 +75,10 @@ class Agent:
 
     @property
     def refused_claims(self) -> list[str]:
-        """The host names and wildcards that it claims without a right, each once."""
+        """The host names and wildcards that it claims without a right, 64 at most."""
         kept = self.refused.values()
-        return list(dict.fromkeys(claim for each in kept for claim in each.claims))
+        claims = dict.fromkeys(claim for each in kept for claim in each.claims[:_MOST_SHOWN])
+        return list(claims)[:_MOST_SHOWN]
 
 
 @dataclass(frozen=True)

@@ -142,3 +142,75 @@ class AgentNameTests(SynchronousTestCase):
         """
         for name in ("", "a b", "a\nb", "a\x00", "x" * 256, "\ud800"):
             self.assertIsNotNone(agent_fault(name), repr(name))
+
+
+class HostTests(SynchronousTestCase):
+    """
+    Rights to host names.
+    """
+
+    def test_denied_by_default(self) -> None:
+        """
+        Who has no right may claim nothing, whatever it may publish.
+        """
+        rights = Rights(("*",), ((1, 65535),))
+        for claim in ("www.example.net", "web", "*.example.net"):
+            self.assertFalse(rights.may_claim(claim))
+
+    def test_patterns(self) -> None:
+        """
+        A pattern is a name, all below one, or everything, which can be left out.
+        """
+        rights = Rights(hosts=("WWW.Example.NET.", "*.shop.example"))
+        for claim in ("www.example.net", "a.shop.example", "a.b.shop.example", "*.shop.example"):
+            self.assertTrue(rights.may_claim(claim, expressly=True), claim)
+        for claim in ("example.net", "*.example.net", "shop.example", "a.www.example.net"):
+            self.assertFalse(rights.may_claim(claim), claim)
+        self.assertTrue(Rights(hosts=("*",)).may_claim("*.example.net"))
+        self.assertFalse(Rights(hosts=("*",)).may_claim("*.example.net", expressly=True))
+        self.assertFalse(Rights(("*",)).may_publish("web", expressly=True))
+
+    def test_bad(self) -> None:
+        """
+        What is no pattern of host names, or an address, is refused.
+        """
+        for pattern in ("", "*.", "w*b", "a b", "192.0.2.1"):
+            self.assertRaises(AccountError, Rights, hosts=(pattern,))
+
+
+_ranges = st.tuples(st.integers(1, 30), st.integers(0, 9)).map(lambda two: (two[0], sum(two)))
+
+
+class ChangeTests(SynchronousTestCase):
+    """
+    More rights, and fewer.
+    """
+
+    @given(st.lists(_ranges, max_size=4), st.lists(_ranges, max_size=4), st.integers(1, 45))
+    def test_ports(
+        self, had: list[tuple[int, int]], less: list[tuple[int, int]], port: int
+    ) -> None:
+        """
+        Of ports, any part can be given and taken.
+        """
+        before, other = Rights(ports=tuple(had)), Rights(ports=tuple(less))
+        may, others = before.may_use_port(port), other.may_use_port(port)
+        self.assertEqual(before.with_more(other).may_use_port(port), may or others)
+        self.assertEqual(before.without(other).may_use_port(port), may and not others)
+
+    def test_patterns(self) -> None:
+        """
+        What is given can be taken again, and then all is as it was.
+        """
+        before = Rights(("web",), (), ("a.example",))
+        more = Rights(("*.office",), ((5, 6),), ("*.b.example",))
+        self.assertEqual(before.with_more(more).without(more), before)
+        self.assertEqual(before.with_more(before), before)
+
+    def test_part_of_a_pattern(self) -> None:
+        """
+        A part of what a pattern covers cannot be taken out of it.
+        """
+        before = Rights(("*",), (), ("*.b.example",))
+        for less in (Rights(("web",)), Rights(hosts=("a.b.example",))):
+            self.assertRaises(AccountError, before.without, less)

@@ -132,6 +132,19 @@ class PublishTests(PublishingCase):
         self.assertIs(self.registry.by_port(20001), server)
         self.assertEqual(self.opener.ports, {20001})
 
+    def test_refused_is_bounded(self) -> None:
+        """
+        Of what an account does not allow a bounded number is kept for when it
+        does, and shown.
+        """
+        self.agent.rights = Rights(("*",))
+        for number in range(100):
+            reach = [f"host:a{number}.{claim}.example" for claim in range(20)]
+            self.rejected(Code.NOT_ALLOWED, f"s{number}", *reach)
+        self.assertEqual(len(self.agent.refused), 64)
+        self.assertEqual(len(self.agent.refused_claims), 64)
+        self.assertEqual(self.agent.refused_claims[0], "a0.0.example")
+
     def test_one_spelling(self) -> None:
         """
         IDs and hosts are stored in their one spelling, each once.

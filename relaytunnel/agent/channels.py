@@ -40,6 +40,10 @@ from relaytunnel.errors import ProtocolError
 __all__ = ["DataChannels", "Demand", "OneProtocol"]
 
 _MOST_PARKED = 512
+_ALONE = 1.2
+"""A demand below this is that of one client, or of some that came far apart."""
+_ALONE_SHARE = 0.2
+"""The part of the time that a channel of such a client is parked."""
 
 
 class Demand:
@@ -66,6 +70,11 @@ class Demand:
     def level(self) -> int:
         """Their number, rounded up unless next to nothing is left."""
         return math.ceil(self._now() - 0.1)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other client has come shortly before the last one."""
+        return self._now() < _ALONE
 
     def _now(self) -> float:
         now = self._clock.seconds()
@@ -279,23 +288,39 @@ class DataChannels:
             return
         channel.lost = self._lost
         if len(self._parked) >= min(self.demand.level, _MOST_PARKED):
-            channel.close(self._patience(channel))
+            self._part(channel)
         else:
-            self._parked[channel] = self._clock.callLater(
-                self._limits.parked, self._expire, channel
-            )
+            seconds = self._limits.parked * (_ALONE_SHARE if self.demand.alone else 1)
+            self._parked[channel] = self._clock.callLater(seconds, self._expire, channel)
+
+    def give_up_parked(self) -> bool:
+        """
+        Let go of the channel that has been parked for the longest.
+
+        @return: whether there was one.
+        """
+        for channel, alarm in self._parked.items():
+            alarm.cancel()
+            self._expire(channel)
+            return True
+        return False
 
     def _expire(self, channel: DataChannel) -> None:
         del self._parked[channel]
-        channel.close(self._patience(channel))
+        self._part(channel)
 
-    def _patience(self, channel: DataChannel) -> float | None:
+    def _part(self, channel: DataChannel) -> None:
         """
-        @return: how long the relay may take to close the channel: where the last
-            client may still be reading the last bytes, as long as the relay
-            waits for it.
+        Let go of a channel that nobody needs.
         """
-        return None if channel.released else self._limits.half_closed
+        if self.releases and channel.released:
+            # Nothing is on its way.  A firewall remembers a connection that
+            # was reset for seconds, and one that was closed for minutes.
+            channel.abort()
+        else:
+            # The last client may still be reading the last bytes: the relay
+            # waits for it, and so do we.
+            channel.close(self._limits.half_closed)
 
     def _lost(self, channel: DataChannel) -> None:
         self._all.discard(channel)

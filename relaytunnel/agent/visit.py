@@ -76,6 +76,9 @@ class AgentVisit(Protocol):
     def expired(self) -> None:
         """The ticket is worth nothing any more."""
 
+    def unheard(self) -> None:
+        """S10: the parked data channel has died with the ticket, unread."""
+
     def over(self) -> None:
         """S14 to S20: the splice has ended."""
 
@@ -153,6 +156,15 @@ def _build() -> Callable[[_Core], AgentVisit]:
                 ),
             )
 
+    # Nobody has heard of the client yet, so it is served once more, from the
+    # beginning: what the server has said by itself, it says again.  The relay
+    # calls it off when it is too late.
+    @pep614(Spliced.upon(AgentVisit.unheard).to(Dialling))
+    def dial_again(visit: AgentVisit, core: _Core) -> None:
+        core.alarm = core.deadlines.within(core.notify.deadline, visit.expired)
+        core.doors.dial_data()
+        core.doors.dial_server()
+
     @pep614(Spliced.upon(AgentVisit.over).to(Over))
     def finish(visit: AgentVisit, core: _Core) -> None:
         forget(core)
@@ -174,6 +186,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
         AgentVisit.data_up,
         AgentVisit.cancelled,
         AgentVisit.expired,
+        AgentVisit.unheard,
         AgentVisit.over,
     ):
         Over.upon(late).loop().returns(None)

@@ -32,7 +32,7 @@ from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
-from relaytunnel.deadlines import Deadlines
+from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
 from relaytunnel.splice import SpliceReport
@@ -85,8 +85,15 @@ class ServedClient:
         self._server_channel: TCPChannel | None = None
         self._data_channel: DataChannel | TCPChannel | None = None
         self._was_parked = False
+        self._presented_on_parked = False
         self._both_up = False
+        self._counts_on_data = False
         self._dropped = False
+        self._made_room = False
+        self._patience = _CROWDED
+        self._crowded: Deadline | None = None
+        self._dials = 0
+        self._data_dial: Deferred[Any] | Attempt | None = None
         self.visit: AgentVisit = new_visit(self, around.deadlines, notify)
 
     def accept(self) -> None:
@@ -148,17 +155,56 @@ class ServedClient:
     def dial_data(self) -> None:
         channels = self._around.channels
         happened("S8", f"the agent knows {self._notify.connection_id} and is on its way")
-        parked = None if self._plain else channels.take_parked()
+        fresh = self._plain or self._presented_on_parked
+        parked = None if fresh else channels.take_parked()
         if parked is not None:
-            self._was_parked = True
+            self._was_parked = self._counts_on_data = True
             self._hold_data(parked)
             self.visit.data_up()
-        elif self._plain and channels.address is not None and self._around.edges.works:
-            self._connect(channels.address, self._plain_connected, self._data_failed)
-        elif self._plain:
-            self._pursue(channels.dial_plain(), self._data_failed, self._plain_connected)
         else:
-            self._pursue(channels.dial(), self._data_failed, self._data_connected)
+            self._dial_data()
+
+    def _dial_data(self) -> None:
+        channels = self._around.channels
+        self._dials += 1
+        number = self._dials
+
+        def failed(failure: Failure) -> None:
+            if number == self._dials:
+                self._data_failed(failure)
+
+        if channels.parked or self._made_room:
+            self._crowded = self._around.deadlines.within(self._patience, self._no_answer)
+        if self._plain and channels.address is not None and self._around.edges.works:
+            self._data_dial = self._connect(channels.address, self._plain_connected, failed)
+        elif self._plain:
+            self._data_dial = self._pursue(channels.dial_plain(), failed, self._plain_connected)
+        else:
+            self._data_dial = self._pursue(channels.dial(), failed, self._data_connected)
+
+    def _no_answer(self) -> None:
+        """
+        A firewall may have no port left for one more connection, and what is
+        parked may have it.  Once that was given up, dial anew now and then: the
+        firewall remembers it for a while, and Linux lets about every second
+        connection have its port meanwhile, by the number that it begins with.
+        """
+        self._crowded = None
+        if self._made_room:
+            self._patience *= 2
+        self._made_room = self._around.channels.give_up_parked() or self._made_room
+        if self._made_room:
+            self._dials += 1
+            if self._data_dial is not None:
+                self._data_dial.cancel()
+                self._dialling.discard(self._data_dial)
+            self._dial_data()
+
+    def _have_room(self) -> None:
+        self._data_dial = None
+        if self._crowded is not None:
+            self._crowded.cancel()
+            self._crowded = None
 
     def _data_connected(self, channel: DataChannel) -> None:
         self._hold_data(channel)
@@ -170,9 +216,10 @@ class ServedClient:
         self._data_is_up()
 
     def _data_is_up(self) -> None:
+        self._have_room()
         if self._both_up:
             self.splice()
-        else:
+        elif not self._counts_on_data:  # of one that was parked, and died since
             self.visit.data_up()
 
     def _hold_data(self, channel: DataChannel) -> None:
@@ -195,11 +242,16 @@ class ServedClient:
         if self._was_parked:
             # It was idle for a while, and has died of that: a fresh one may do.
             self._was_parked = False
-            self._pursue(self._around.channels.dial(), self._data_failed, self._data_connected)
+            self._dial_data()
         else:
             self.visit.data_failed(_no_data_channel("the relay closed it"))
 
     def _data_failed(self, failure: Failure) -> None:
+        self._have_room()
+        if not self._made_room and self._around.channels.give_up_parked():
+            self._made_room = True
+            self._dial_data()
+            return
         self._log.warn(
             "session {session} has no data channel: {reason}",
             session=self._notify.session,
@@ -212,7 +264,7 @@ class ServedClient:
         address: Address,
         connected: Callable[[TCPChannel], None],
         failed: Callable[[Failure], None],
-    ) -> None:
+    ) -> Attempt:
         """
         Open a connection to an address, within the time for dialling.
         """
@@ -230,8 +282,11 @@ class ServedClient:
         attempt = Attempt(around.edges, around.reactor, address, channel, failing)
         self._dialling.add(attempt)
         attempt.begin(around.limits.dial)
+        return attempt
 
-    def _pursue(self, connecting: Deferred[Any], failed: Any, connected: Any = None) -> None:
+    def _pursue(
+        self, connecting: Deferred[Any], failed: Any, connected: Any = None
+    ) -> Deferred[Any]:
         """
         Wait for a connection, for so long as an agent may dial.
         """
@@ -250,6 +305,7 @@ class ServedClient:
         connecting.addBoth(done)
         connecting.addCallbacks(connected or (lambda _: None), failing)
         connecting.addErrback(self._broken)
+        return connecting
 
     def _broken(self, failure: Failure) -> None:
         self._log.failure("a visit failed by our own fault", failure)
@@ -271,6 +327,8 @@ class ServedClient:
         if self._server.config.proxy:
             server.write(self._header(self._server.config.proxy))
         stream: object
+        self._presented_on_parked, self._was_parked = self._was_parked, False
+        self._both_up = self._counts_on_data = False
         if isinstance(data, DataChannel):
             stream = data.join(self._notify.ticket)
         else:
@@ -298,14 +356,30 @@ class ServedClient:
         """
         S14 to S20, from either side
         """
+        del self._around.splices[self._notify.session]
         notify = self._notify
+        if report.reason == _UNHEARD and not report.backward and report.duration < notify.deadline:
+            self._unheard()
+            return
         self._around.journal.note(
             f"session {notify.session} of {notify.client} with {notify.connection_id}"
             f" is over after {report.duration:.3f} s: {report.reason};"
             f" {report.backward} bytes up, {report.forward} bytes down"
         )
-        del self._around.splices[self._notify.session]
         self.visit.over()
+
+    def _unheard(self) -> None:
+        """
+        The data channel is gone, and nothing has ever come from it: the relay
+        has not read the ticket, so it waits still, and its client too.
+        """
+        if self._presented_on_parked:
+            self._around.journal.note(
+                f"session {self._notify.session} is begun again: a parked channel was dead"
+            )
+            self.visit.unheard()
+        else:
+            self.visit.data_failed(_no_data_channel("it was lost at once"))
 
     # The end
 
@@ -316,6 +390,7 @@ class ServedClient:
         which hangs up on it in a moment.
         """
         self._dropped = True
+        self._have_room()
         for connecting in list(self._dialling):
             connecting.cancel()
         server, self._server_channel = self._server_channel, None
@@ -337,6 +412,12 @@ class ServedClient:
 
 
 _NOWHERE = ("::", 0)
+
+_UNHEARD = f"second {Lost.TRUNCATED.value}"
+"""How a splice ends whose data channel was lost, and not reset by the relay."""
+
+_CROWDED = 1.0
+"""Seconds without an answer to a dial, until what is parked is given up."""
 
 
 def _address(text: str) -> tuple[str, int] | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,6 +35,7 @@ from tests.running import (
     echo,
     eventually,
     hello_page,
+    reactor,
     request,
     sockets,
 )
@@ -234,6 +237,117 @@ class ParkedTests(ChannelsCase):
         self.patch(agent.channels, "take_parked", taken)
         self.assertIn("hello", await self.get(relay, "web"))
         self.assertEqual(agent.channels._dialled, 2)
+
+    def dies_with_ticket(self, relay: RelayService) -> None:
+        """
+        Let the next parked channel die when a ticket has been written to it.
+        """
+        join = DataChannel.join
+
+        def joins(channel: DataChannel, ticket: bytes) -> Any:
+            for parked in list(relay.agents_port._parked):
+                parked.abort()
+            return join(channel, ticket)
+
+        self.patch(DataChannel, "join", joins)
+
+    async def test_dies_with_the_ticket(self) -> None:
+        """
+        So is one that dies before the relay has read the ticket.
+        """
+        relay, agent, target = await self.begin(hello_page)
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        self.dies_with_ticket(relay)
+        self.assertIn("hello", await self.get(relay, "web", 2))
+        self.assertEqual(agent.channels._dialled, 2)
+        self.assertEqual(len(target.visits), 3)
+        await eventually(lambda: not (agent.state.visits or agent.splices), "all is over")
+        self.assertEqual(relay.agents_port.turned_away, {})
+
+    async def test_dies_with_the_ticket_and_no_other(self) -> None:
+        """
+        If there is no other channel to be had, the client is told at once.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        self.dies_with_ticket(relay)
+        self.patch(agent.channels, "dial", lambda: fail(ConnectionRefusedError()))
+        answer = await self.get(relay, "web", 2)
+        self.assertIn("no data channel to the relay", answer)
+        await eventually(lambda: not (agent.state.visits or agent.splices), "all is over")
+
+    async def test_fresh_one_dies_with_the_ticket(self) -> None:
+        """
+        A client whose fresh channel was lost so is told at once.
+        """
+        relay, agent, _ = await self.begin()
+        join = DataChannel.join
+
+        def joins(channel: DataChannel, ticket: bytes) -> Any:
+            relay.agents_port.close()
+            return join(channel, ticket)
+
+        self.patch(DataChannel, "join", joins)
+        self.assertIn("lost at once", await self.get(relay, "web", 2))
+        self.assertFalse(agent.state.visits)
+
+    async def test_alone(self) -> None:
+        """
+        The channel of a client that came alone is parked for a short time only.
+        """
+        relay, agent, _ = await self.begin(parked=2.0)
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        await eventually(lambda: not agent.channels.parked, "it is given up", 1)
+
+    async def test_not_alone(self) -> None:
+        """
+        Where others came shortly before, it is parked for longer.
+        """
+        relay, agent, _ = await self.begin(parked=2.0)
+        for _ in range(3):
+            await self.get(relay, "web")
+            await self.is_parked(agent)
+        (due,) = agent.channels._parked.values()
+        self.assertGreater(due.getTime() - reactor.seconds(), 1.0)
+
+    async def test_makes_room(self) -> None:
+        """
+        What is parked is given up for a dial that is not answered.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        dialled: list[Deferred[Any]] = []
+        dial = agent.channels.dial
+
+        def slow() -> Deferred[Any]:
+            dialled.append(Deferred())
+            return dialled[-1]
+
+        self.patch(agent.channels, "take_parked", lambda: None)
+        self.patch(agent.channels, "dial", slow)
+        client = await self.client(relay, request("web"))
+        await eventually(lambda: not agent.channels.parked, "it is given up", 3)
+        dial().chainDeferred(dialled[-1])
+        self.assertEqual(len(dialled), 2)
+        self.assertIn("hello", str(await client.end_of_all(3)))
+        client.close()
+
+    async def test_makes_room_when_refused(self) -> None:
+        """
+        And for one that fails, which is tried once more.
+        """
+        relay, agent, _ = await self.begin()
+        await self.get(relay, "web")
+        await self.is_parked(agent)
+        dial, failing = agent.channels.dial, [fail(OSError("no port is left"))]
+        self.patch(agent.channels, "take_parked", lambda: None)
+        self.patch(agent.channels, "dial", lambda: failing.pop() if failing else dial())
+        self.assertIn("hello", await self.get(relay, "web", 2))
+        self.assertEqual(failing, [])
 
     async def test_parked_when_the_target_refuses(self) -> None:
         """

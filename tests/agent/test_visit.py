@@ -308,6 +308,32 @@ class SplicedTests(VisitTestCase):
         self.script >> self.visit.cancelled() >> self.visit.over() << Forgets()
         self.nothing_more()
 
+    def test_unheard(self) -> None:
+        """
+        Where the parked channel died with the ticket, all is dialled again, and
+        there is a deadline again.
+        """
+        self.script >> self.visit.unheard() << DialsData() << DialsServer()
+        self.script >> self.visit.data_up() >> self.visit.server_up() << Splices()
+        self.script >> self.passes.advance(3600.0) >> self.visit.over() << Forgets()
+        self.nothing_more()
+
+    def test_unheard_and_cancelled(self) -> None:
+        """
+        A client that leaves meanwhile is called off.
+        """
+        self.script >> self.visit.unheard() << DialsData() << DialsServer()
+        self.script >> self.visit.server_up() >> self.visit.cancelled() << Drops() << Forgets()
+        self.nothing_more()
+
+    def test_unheard_and_too_late(self) -> None:
+        """
+        If there are no channels in time again, the relay is told.
+        """
+        self.script >> self.visit.unheard() << DialsData() << DialsServer()
+        (self.script >> self.passes.advance(8.0) << Drops() << Refuses(TOO_LATE) << Forgets())
+        self.nothing_more()
+
     def test_no_hurry(self) -> None:
         """
         Who is served may stay.

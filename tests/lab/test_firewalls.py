@@ -9,6 +9,8 @@ client reaches it through the relay.
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 
 from twisted.trial.unittest import TestCase
 
@@ -73,7 +75,9 @@ class FirewallTestCase(TestCase):
         """
         raise NotImplementedError
 
-    async def publish(self, clients_port: int = 8000) -> tuple[Relay, Agent]:
+    async def publish(
+        self, clients_port: int = 8000, extra: Sequence[str] = ()
+    ) -> tuple[Relay, Agent]:
         """
         Start the relay, and an agent that publishes the server as C{web}.
         """
@@ -88,6 +92,7 @@ class FirewallTestCase(TestCase):
             self,
             relay.invitation,
             [f"web={self.agent_target}:{PORT}"],
+            *extra,
             namespace=self.agent_host.namespace,
         )
         return relay, agent
@@ -198,7 +203,7 @@ class OneFirewallTests(FirewallTestCase):
         self.assertEqual(self.server_host.connections(), [])
 
 
-class AddressTranslationTests(FirewallTestCase):
+class TranslatedTestCase(FirewallTestCase):
     """
     A router with NAT/PAT in place of the firewall: agent and server have
     private addresses, and everything that leaves carries the router's.
@@ -215,15 +220,6 @@ class AddressTranslationTests(FirewallTestCase):
         }
     """
 
-    port_forwarding = """
-        table ip forwarding {
-            chain arriving {
-                type nat hook prerouting priority -100;
-                iifname "outside" tcp dport 8080 dnat to 192.168.7.3
-            }
-        }
-    """
-
     def build(self) -> None:
         outside, inside = self.lab.segment("outside"), self.lab.segment("inside")
         self.router = self.lab.host(
@@ -235,6 +231,21 @@ class AddressTranslationTests(FirewallTestCase):
         self.relay_host = self.lab.host("relay", {outside: f"{RELAY}/24"})
         self.agent_host = self.lab.host("agent", {inside: "192.168.7.2/24"}, "192.168.7.1")
         self.server_host = self.lab.host("server", {inside: "192.168.7.3/24"}, "192.168.7.1")
+
+
+class AddressTranslationTests(TranslatedTestCase):
+    """
+    Whatever router that is.
+    """
+
+    port_forwarding = """
+        table ip forwarding {
+            chain arriving {
+                type nat hook prerouting priority -100;
+                iifname "outside" tcp dport 8080 dnat to 192.168.7.3
+            }
+        }
+    """
 
     async def test_router_keeps_client_out(self) -> None:
         """
@@ -265,6 +276,53 @@ class AddressTranslationTests(FirewallTestCase):
         await self.publish()
         [connection] = self.relay_host.connections()
         self.assertRegex(connection, r"\b198\.51\.100\.30(\]?):\d+$")
+
+
+class FewPortsTests(TranslatedTestCase):
+    """
+    A router that has two ports for connections to the relay: one is that of
+    the control channel, and only one more connection can be.
+    """
+
+    translation = """
+        table ip translation {
+            chain leaving {
+                type nat hook postrouting priority 100;
+                oifname "outside" ip protocol tcp masquerade to :40000-40001
+            }
+        }
+    """
+
+    async def test_plain_beside_parked(self) -> None:
+        """
+        A parked channel has the port that another client's channel needs: it
+        is given up, and the client is served.
+        """
+        file = empty_directory(self) / "agent.toml"
+        file.write_text(
+            f'[[server]]\nid = "raw"\ntarget = "tcp:{self.agent_target}:{PORT}"\n'
+            'reach = ["port:20000"]\ndata = "plain"\n'
+        )
+        relay, agent = await self.publish(extra=("--config", str(file)))
+        await agent.program.wait_for("raw is reached at")
+        for _ in range(2):
+            await self.fetches_through(relay)
+        self.assertEqual(len(self.agent_host.connections()), 2)
+        began = time.monotonic()
+        await self.fetches(self.client, f"http://{RELAY}:20000/body")
+        self.assertLess(time.monotonic() - began, 8)
+
+    async def test_client_that_came_alone(self) -> None:
+        """
+        A client that comes now and then leaves the port to others soon.
+        """
+        relay, _ = await self.publish()
+        await self.fetches_through(relay)
+        self.assertFalse(await self.connects(self.server_host, RELAY, relay.agents_port))
+        began = time.monotonic()
+        while not await self.connects(self.server_host, RELAY, relay.agents_port):
+            self.assertLess(time.monotonic() - began, 16)
+        self.assertEqual(len(self.agent_host.connections()), 1)
 
 
 class TwoFirewallsTests(FirewallTestCase):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority, parse_authority, parse_host
+from relaytunnel.arrival.credentials import LONGEST_CHOICE
 from relaytunnel.arrival.detect import WAYS, WAYS_WITHOUT_QUESTION, Arrival, detect
 from relaytunnel.arrival.http import HTTP, HttpArrival
 from relaytunnel.arrival.plain import UNKNOWN, UnknownArrival
@@ -37,6 +38,7 @@ from relaytunnel.arrival.ways import (
 __all__ = [
     "DEFAULT_LIMITS",
     "HTTP",
+    "LONGEST_CHOICE",
     "POSTGRES",
     "QUESTION",
     "SNI",

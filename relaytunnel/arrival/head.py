@@ -25,6 +25,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[^\x00-\x20\x7f]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
+_MOST_OPTIONS = 64
 _DIGITS = re.compile(rb"[0-9]+")
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
@@ -82,6 +83,9 @@ class Fields:
     @ivar credentials: the value of Authorization, and of Proxy-Authorization,
         by the field's name.
     @ivar cookies: the values of Cookie.
+    @ivar origin: the value of Origin (RFC 6454 7), if there is one.
+    @ivar site: the value of Sec-Fetch-Site (Fetch Metadata), if there is one.
+    @ivar worker: whether a service worker's script is asked for.
     """
 
     limit: int
@@ -90,6 +94,9 @@ class Fields:
     accept: list[str] = field(default_factory=list)
     credentials: dict[bytes, bytes] = field(default_factory=dict)
     cookies: list[bytes] = field(default_factory=list)
+    origin: bytes | None = None
+    site: bytes | None = None
+    worker: bool = False
     _protocols: list[bytes] = field(default_factory=list)
     _connection: list[bytes] = field(default_factory=list)
     _length: bytes | None = None
@@ -103,6 +110,11 @@ class Fields:
         server may pass over, as of C{h2c}, is none.
         """
         return self._protocols == [b"websocket"] and b"upgrade" in self._connection
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is anything behind the head (RFC 9112 6)."""
+        return self._coded or bool((self._length or b"").strip(b"0"))
 
     def add(self, line: bytes) -> None:
         """
@@ -141,9 +153,18 @@ class Fields:
             self.credentials[name] = value
         elif name == b"cookie":
             self.cookies.append(value)
+        elif name == b"origin":
+            # Of two that differ neither is one.
+            self.origin = value if self.origin in (None, value) else b""
+        elif name == b"sec-fetch-site":
+            self.site = value if self.site in (None, value) else b""
+        elif name == b"service-worker":
+            self.worker = True
         elif name == b"upgrade":
             self._protocols.append(value.lower())
         elif name == b"connection":
+            if value.count(b",") >= _MOST_OPTIONS:
+                raise Fault(400, f"a Connection has more than {_MOST_OPTIONS} options")
             self._connection += (word.strip(b" \t").lower() for word in value.split(b","))
         elif name == b"content-length":
             if not _DIGITS.fullmatch(value):

@@ -110,7 +110,13 @@ class ClientVisit:
         self._listener = Listener(
             self._channel,
             self,
-            ClientDirectory(clients.registry, self.host),
+            ClientDirectory(
+                clients.registry,
+                self.host,
+                self.source,
+                clients.finder.choices,
+                clients.names_below,
+            ),
             clients.visits.deadlines,
             clients.limits,
             asks=not default,
@@ -122,7 +128,7 @@ class ClientVisit:
 
     def named(self, named: Named) -> None:
         self._find(
-            lambda: self._clients.finder.find(named, self._default),
+            lambda: self._clients.finder.find(named, self._default, self.source),
             lambda server, arrived: self._let_in(named, server, arrived),
         )
 
@@ -179,7 +185,9 @@ class ClientVisit:
         """
         check_access(server, self.host)
         self._stop_listening()
-        self._channel.holding.replace(named.consumed, named.instead)
+        if named.remembered is None or arrived.startswith("chosen:"):
+            # What was chosen is of no meaning for a request that names its server.
+            self._channel.holding.replace(named.consumed, named.instead)
         self._welcome, self._prelude = named.welcome, named.prelude
         try:
             login = login_to_compare(server, named.way, named.login)

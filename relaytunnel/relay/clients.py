@@ -56,9 +56,11 @@ class Clients:
         finder: Finder,
         passwords: Passwords,
         proxies: tuple[Network, ...] = (),
+        names_below: Callable[[str], bool] = lambda host: False,
     ) -> None:
         """
         @param proxies: the networks of balancers.
+        @param names_below: whether each name below one of the relay's leads here.
         """
         self.clock = clock
         self.limits = limits
@@ -69,6 +71,7 @@ class Clients:
         self.finder = finder
         self.passwords = passwords
         self.proxies = proxies
+        self.names_below = names_below
         self.balanced: set[Balanced] = set()
         self.expected: Expectation | None = None
         self.arriving: Counter[str] = Counter()

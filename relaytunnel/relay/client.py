@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from relaytunnel.arrival import Login, Named, Prelude
@@ -294,8 +294,13 @@ class ClientVisit:
 
     def tell(self, failing: Failing) -> None:
         self._go()
-        self._clients.journal.note(
-            f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
+        self._clients.refused.emit(
+            LogLevel.info,
+            (self.source, failing.code),
+            "client {client} is not served: {code}: {reason}",
+            client=self.client,
+            code=failing.code.value,
+            reason=failing.reason,
         )
         if self._answer is None:
             # A port of its own has no protocol to speak: a reset at once says

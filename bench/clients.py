@@ -103,16 +103,21 @@ def bulk(port: int, seconds: float) -> float:
     raise BenchFailed(f"iperf3: {said}")
 
 
-def requests(port: int, seconds: float, connections: int, close: bool) -> dict[str, float]:
+def requests(
+    port: int, seconds: float, connections: int, close: bool, host: str = ""
+) -> dict[str, float]:
     """
     Ask for a small page over and over, with wrk.
 
     @param close: whether each request has a connection of its own.
+    @param host: the Host that is asked for, if not the address.
     @return: requests per second as C{rate}, and how many failed as C{errors}.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, seconds):.0f}s"]
     if close:
         command += ["-H", "Connection: close"]
+    if host:
+        command += ["-H", f"Host: {host}"]
     try:
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{port}/"],

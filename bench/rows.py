@@ -108,6 +108,29 @@ def _requests(close: bool) -> Callable[[Setting, str, Reached], Figures]:
     return measure
 
 
+def _by_host(setting: Setting, way: str, reached: Reached) -> Figures:
+    """
+    The same server by its name, its requests looked at and not.
+    """
+    data = "tls" if way == "ours-tls" else "plain"
+    target = setting.origins.ports()["http"]
+    echo = ("echo", setting.origins.echo, free_port())  # whose port tells when all is there
+    fresh = start_relaytunnel(
+        setting.processes, [("looked", target, 0), ("raw", target, 0), echo], data, raw=["raw"]
+    )
+    rates: dict[str, list[float]] = {"looked": [], "raw": []}
+    failed = 0.0
+    try:
+        for name in ("looked", "raw", "looked", "raw"):
+            found = clients.requests(fresh.shared, setting.seconds, 32, False, f"{name}.localhost")
+            failed += found["errors"]
+            rates[name].append(found["rate"])
+    finally:
+        setting.processes.stop(fresh.processes)
+    looked, raw = (sum(each) / len(each) for each in rates.values())
+    return {"rate": looked, "errors": failed, "raw": raw, "ratio": looked / raw}
+
+
 def _latency(setting: Setting, way: str, reached: Reached) -> Figures:
     return clients.ping(reached.ports["echo"], setting.seconds)
 
@@ -394,6 +417,20 @@ ROWS = [
             *(Bar("rate", "ours", 1.0, peer) for peer in ("rathole", "frp", "bore", "chisel")),
             Bar("rate", "ours-tls", 2.0, "haproxy-tls"),
         ),
+        needs=("wrk",),
+    ),
+    Row(
+        "by-host",
+        "requests on 32 connections, by Host",
+        (
+            _RATE,
+            Metric("errors", "errors", "", True),
+            Metric("raw", "raw", "/s"),
+            Metric("ratio", "ratio", ""),
+        ),
+        _by_host,
+        (Bar("ratio", "ours", 0.7), Bar("ratio", "ours-tls", 0.7)),
+        ways=("ours", "ours-tls"),
         needs=("wrk",),
     ),
     Row(

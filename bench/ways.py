@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ class Reached:
     @ivar outer: the process that the clients connect to.
     @ivar inner: the one that connects to the servers.
     @ivar directory: where they keep what they keep, if it is one of ours.
+    @ivar processes: those that were started.
+    @ivar shared: the port where clients name their server, of ours.
     """
 
     ports: dict[str, int]
@@ -56,6 +58,7 @@ class Reached:
     inner: int = 0
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     directory: Path = Path()
+    shared: int = 0
 
     @property
     def pids(self) -> list[int]:
@@ -148,6 +151,7 @@ def start_relaytunnel(
     servers: Sequence[tuple[str, int, int]],
     data: str,
     limits: str = "",
+    raw: Collection[str] = (),
 ) -> Reached:
     """
     Start a relay and an agent, as a user does, each a C{twistd} with a log file.
@@ -156,6 +160,7 @@ def start_relaytunnel(
         0, for each.
     @param data: C{plain} or C{tls}.
     @param limits: a table of them for both; nothing for those they have by default.
+    @param raw: the servers whose HTTP requests are not looked at but for the first.
     """
     d = processes.make_directory(f"relaytunnel-{data}")
     agents, clients = free_port(), free_port()
@@ -163,7 +168,7 @@ def start_relaytunnel(
     lines = ["[agent]", f'join-file = "{d}/state/invitation"', limits]
     for name, target, port in servers:
         lines += ["[[server]]", f'id = "{name}"', f'target = "127.0.0.1:{target}"']
-        lines += [f'data = "{data}"']
+        lines += [f'data = "{data}"'] + ['http = "raw"'] * (name in raw)
         if port:
             lines += [f'reach = ["port:{port}"]']
     (d / "agent.toml").write_text("\n".join(lines) + "\n")
@@ -180,7 +185,7 @@ def start_relaytunnel(
     agent = twistd("agent")
     ports = {name: port for name, _, port in servers if port}
     _wait(processes, ports, "relaytunnel")
-    return Reached(ports, relay.pid, agent.pid, [relay, agent], d)
+    return Reached(ports, relay.pid, agent.pid, [relay, agent], d, clients)
 
 
 def _ours(data: str) -> Callable[[Processes, Origins], Reached]:

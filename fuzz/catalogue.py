@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import fuzz.arriving
+import fuzz.exchanging
 import fuzz.told
 import fuzz.visitors
 import fuzz.wires
@@ -25,7 +26,7 @@ MOST = 40
 
 TARGETS: dict[str, Target] = {
     each.name: each
-    for module in (fuzz.arriving, fuzz.wires, fuzz.told, fuzz.visitors)
+    for module in (fuzz.arriving, fuzz.exchanging, fuzz.wires, fuzz.told, fuzz.visitors)
     for each in module.TARGETS
 }
 """By name."""

@@ -315,6 +315,38 @@ users = {ann = "HASH"}
 """
 
 
+def _exchanges() -> dict[str, bytes]:
+    """
+    What client and server say in turn, the client first.
+    """
+    get = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
+    other = get.replace(b"web", b"other")
+    chunked = (
+        b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    )
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    endless = b"HTTP/1.0 200 OK\r\n\r\nok"
+    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\na: b\r\n\r\n"
+    upgrade = get.replace(b"\r\n\r\n", b"\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
+    switched = b"HTTP/1.1 101 Switching\r\n\r\n\0"
+
+    def turns(*said: bytes) -> bytes:
+        return _cut(b"".join(said), *map(len, said[:-1]))
+
+    return {
+        "in-turn": turns(b"abc" + get, ok, get, ok, other, ok),
+        "at-once": turns(b"abc" + get + other, ok + ok),
+        "chunks": turns(b"abc" + chunked, ok + chunks, other),
+        "granted": turns(b"abc" + upgrade + b"\0", ok + switched, b"\1", b"\2"),
+        "refused": turns(b"abc" + upgrade + get, ok + ok, b"", ok),
+        "endless": turns(b"abc" + other, endless, get),
+        "early": turns(b"ab", ok, b"c"),
+        "out-of-turn": turns(b"abc", ok + ok),
+        "proxy": turns(b"abc" + get.replace(b" / ", b" http://web/ "), ok + ok),
+        "dripped": _dripped(b"abc" + get),
+    }
+
+
 def _all() -> dict[str, dict[str, bytes]]:
     invitation = str(Invitation("office", "s" * 43, "relay.example", 7000, _PIN))
     refusal = (
@@ -341,6 +373,7 @@ def _all() -> dict[str, dict[str, bytes]]:
             "elsewhere": b"/.relaytunnel/?server=db.example&to=//evil.example\n*/*",
             "exact": b"/.relaytunnel/?q=web.example\napplication/problem+json;q=1.000",
         },
+        "exchange": _exchanges(),
         "credentials": {
             "login": b"Basic YW5uOnNlY3JldA==\na=b; relaytunnel=web",
             "utf-8": b"basic w6Q6w7Y=\nrelaytunnel=web; relaytunnel=db",

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -340,9 +341,15 @@ def _online(state: StateDirectory) -> _Refused | None:
         with direct.open(request, timeout=5) as answer:
             status = msgspec.json.decode(answer.read())
         return {
-            # A relay of an older version does not say what it refuses.
-            str(agent["id"]): [str(claim) for claim in agent.get("refused_claims", ())]
+            str(agent["id"]): [str(claim) for claim in agent["refused_claims"]]
             for agent in status["agents"]
         }
-    except (OSError, msgspec.DecodeError, AttributeError, KeyError, TypeError):
+    except (
+        OSError,
+        urllib.error.URLError,
+        msgspec.DecodeError,
+        AttributeError,
+        KeyError,
+        TypeError,
+    ):
         return None

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
             " withdrawn or the agent ends.  The agent has to run with --local.",
         )
     )
-    publish.add_argument("server", metavar="NAME=TARGET[,port=N][,listed][,proxy=v2]")
+    publish.add_argument("server", metavar="NAME=TARGET[,port=N][,listed][,proxy=v2][,http=raw]")
     publish.set_defaults(run=commands.publish)
 
     withdraw = _with_agent(

@@ -33,6 +33,8 @@ class Lost(str, Enum):
     """The peer aborted (TCP RST, or a RESET frame)."""
     TRUNCATED = "truncated"
     """The transport of a framed channel ended without an EOF frame."""
+    REROUTED = "rerouted"
+    """The channel goes on, with another session: its next request is for another server."""
 
 
 class IChannelReceiver(Interface):

@@ -132,10 +132,12 @@ class Peer(Protocol):
     @ivar received: what came in so far.
     @ivar ended: whether the other end has sent its FIN.
     @ivar lost: once the connection is gone, why.
+    @ivar polite: whether it closes when the other end has ended.
     """
 
     transport: Any
     lost: BaseException | None = None
+    polite = False
 
     def __init__(self, heard: Callable[[Peer], None] | None = None) -> None:
         self.received = b""
@@ -149,6 +151,8 @@ class Peer(Protocol):
 
     def readConnectionLost(self) -> None:
         self.ended = True
+        if self.polite:
+            self.close()
 
     def writeConnectionLost(self) -> None:
         pass
@@ -644,8 +648,10 @@ class RunningCase(TestCase):
 
     def server(self, name: str, target: str, *reach: str, **given: Any) -> ServerConfig:
         """
-        Configure a server.
+        Configure a server.  Its clients name it by HTTP and then say anything,
+        unless C{http} is given.
         """
+        given.setdefault("http", "raw")
         return ServerConfig(
             id=name, target=target, reach=tuple(Reach.parse(way) for way in reach), **given
         )
@@ -682,7 +688,9 @@ class RunningCase(TestCase):
         control.say(self.hello(invitation or self.first_invitation(relay), epoch=epoch))
         await control.hears(Welcome)
         for server in servers:
-            control.say(Register(connection_id=server) if isinstance(server, str) else server)
+            control.say(
+                Register(connection_id=server, http="raw") if isinstance(server, str) else server
+            )
             await control.hears(StandingRequest)
         return control
 

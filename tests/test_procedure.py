@@ -30,7 +30,6 @@ from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.relay.agents import AgentSession
-from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.client import ClientVisit
 from relaytunnel.relay.clients import Clients
 from relaytunnel.relay.finding import Finder
@@ -427,7 +426,7 @@ class Visit(FakeVisitDoors):
         del self._agent.state.visits[self._notify.session]
 
 
-WEB = ServerConfig(id="web", target="tcp:127.0.0.1:8080")
+WEB = ServerConfig(id="web", target="tcp:127.0.0.1:8080", http="raw")
 SSH = ServerConfig(id="ssh", target="tcp:127.0.0.1:22", reach=(Reach("port", "20000"),))
 
 
@@ -456,7 +455,7 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.registry,
             self.relay.visits,
             self.engine,
-            Finder(self.relay.registry, Choices(b"key")),
+            Finder(self.relay.registry),
             Passwords(None, self.clock),  # type: ignore[arg-type]  # nobody needs one
         )
         self.addCleanup(self.clients.journal.close)
@@ -566,7 +565,7 @@ class ProcedureTestCase(ScriptedTestCase):
         """
         return (
             self.up_to_s2()
-            << AgentSays(Register(connection_id="web"))
+            << AgentSays(Register(connection_id="web", http="raw"))
             << RelaySays(Registered(connection_id="web", reach=("web by name",)))
             << RelaySays(StandingRequest(connection_id="web"))
             << Published("web", ("web by name",))
@@ -681,7 +680,7 @@ class AgentStepsTests(ProcedureTestCase):
             << LetsIn(15.0)
             << RelaySays(WELCOME)
             << IsIn("relay.example", 15.0)
-            << AgentSays(Register(connection_id="web"))
+            << AgentSays(Register(connection_id="web", http="raw"))
             << RelaySays(Registered(connection_id="web", reach=("web by name",)))
             << RelaySays(StandingRequest(connection_id="web"))
             << Published("web", ("web by name",))
@@ -749,7 +748,7 @@ class AgentStepsTests(ProcedureTestCase):
             << LetsIn(15.0, "again")
             << RelaySays(WELCOME, "again")
             << IsIn("relay.example", 15.0, "again")
-            << AgentSays(Register(connection_id="web"), "again")
+            << AgentSays(Register(connection_id="web", http="raw"), "again")
             << RelaySays(Registered(connection_id="web", reach=("web by name",)), "again")
             << RelaySays(StandingRequest(connection_id="web"), "again")
             << Published("web", ("web by name",))
@@ -765,7 +764,7 @@ class AgentStepsTests(ProcedureTestCase):
         self.office.state.servers.add(SSH)
         (
             self.up_to_s2()
-            << AgentSays(Register(connection_id="web"))
+            << AgentSays(Register(connection_id="web", http="raw"))
             << AgentSays(Register(connection_id="ssh", reach=("port:20000",)))
             << RelaySays(Registered(connection_id="web", reach=("web by name",)))
             << RelaySays(StandingRequest(connection_id="web"))
@@ -804,7 +803,7 @@ class AgentStepsTests(ProcedureTestCase):
         """
         (
             self.up_to_s2()
-            << AgentSays(Register(connection_id="web"))
+            << AgentSays(Register(connection_id="web", http="raw"))
             << RelaySays(Registered(connection_id="web", reach=("web by name",)))
             << RelaySays(StandingRequest(connection_id="web", endpoints=("same",)))
             << Published("web", ("web by name",))
@@ -822,7 +821,7 @@ class AgentStepsTests(ProcedureTestCase):
         taken = "another agent publishes web"
         (
             self.up_to_s2(home)
-            << AgentSays(Register(connection_id="web"), "home")
+            << AgentSays(Register(connection_id="web", http="raw"), "home")
             << AgentSays(Register(connection_id="ssh", reach=("port:20000",)), "home")
             << RelaySays(Rejected(connection_id="web", code="conflict", reason=taken), "home")
             << OpensPort(20000)
@@ -1044,12 +1043,19 @@ class ClientStepsTests(ProcedureTestCase):
         no agent hears of it.
         """
         self.office.state.servers = Servers(
-            [ServerConfig(id="web", target="tcp:127.0.0.1:8080", allow=networks(["192.0.2.0/24"]))]
+            [
+                ServerConfig(
+                    id="web",
+                    target="tcp:127.0.0.1:8080",
+                    http="raw",
+                    allow=networks(["192.0.2.0/24"]),
+                )
+            ]
         )
         client = self.client()
         (
             self.up_to_s2()
-            << AgentSays(Register(connection_id="web", allow=("192.0.2.0/24",)))
+            << AgentSays(Register(connection_id="web", http="raw", allow=("192.0.2.0/24",)))
             << RelaySays(Registered(connection_id="web", reach=("web by name",)))
             << RelaySays(StandingRequest(connection_id="web"))
             << Published("web", ("web by name",))
@@ -1154,7 +1160,7 @@ class ClientStepsTests(ProcedureTestCase):
             << LetsIn(15.0, "again")
             << RelaySays(WELCOME, "again")
             << IsIn("relay.example", 15.0, "again")
-            << AgentSays(Register(connection_id="web"), "again")
+            << AgentSays(Register(connection_id="web", http="raw"), "again")
             << RelaySays(Registered(connection_id="web", reach=("web by name",)), "again")
             << RelaySays(StandingRequest(connection_id="web"), "again")
             << Published("web", ("web by name",))

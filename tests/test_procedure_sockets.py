@@ -75,7 +75,7 @@ class RegistrationTests(RunningCase):
         """
         relay = self.start_relay()
         control = await self.raw_agent(relay)
-        control.say(Register(connection_id="web"))
+        control.say(Register(connection_id="web", http="raw"))
         registered = await control.hears(Registered)
         self.assertEqual(registered.connection_id, "web")
         self.assertTrue(registered.reach)

@@ -260,7 +260,7 @@ class AccountTests(TakeoverCase):
         agent = await start_agent(
             self,
             self.relay.invitation,
-            [f"web={web.address}", f"echo={running.address}"],
+            [f"web={web.address}", f"echo={running.address},http=raw"],
         )
         session = await self.dial(self.relay.clients_port)
         session.say(request("echo"))
@@ -321,7 +321,7 @@ class AccountTests(TakeoverCase):
 
         told = await gatherResults(
             [
-                *(deferToThread(command, "rotate", "first") for _ in range(3)),
+                *(deferToThread(command, "invite", "first") for _ in range(3)),
                 *(deferToThread(command, "invite", name, "--publish", "*") for name in "xyz"),
                 deferToThread(command, "revoke", "second"),
             ]

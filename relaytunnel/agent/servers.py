@@ -216,4 +216,5 @@ def registration(config: ServerConfig) -> Register:
         users=config.users,
         sessions_per_client=config.sessions_per_client,
         wants_address=bool(config.proxy),
+        http=config.http,
     )

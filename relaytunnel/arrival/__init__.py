@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority, parse_authority, parse_host
-from relaytunnel.arrival.credentials import LONGEST_CHOICE
 from relaytunnel.arrival.detect import WAYS, WAYS_WITHOUT_QUESTION, Arrival, detect
-from relaytunnel.arrival.http import HTTP, HttpArrival
+from relaytunnel.arrival.exchange import Exchange, Mode
+from relaytunnel.arrival.http import HTTP, LATER_HTTP, HttpArrival
 from relaytunnel.arrival.plain import UNKNOWN, UnknownArrival
 from relaytunnel.arrival.postgres import POSTGRES, PostgresArrival
 from relaytunnel.arrival.question import QUESTION, QuestionArrival
+from relaytunnel.arrival.request import Request
 from relaytunnel.arrival.socks import SOCKS4, SOCKS5
 from relaytunnel.arrival.tls import SNI, SniArrival
 from relaytunnel.arrival.ways import (
@@ -38,7 +39,7 @@ from relaytunnel.arrival.ways import (
 __all__ = [
     "DEFAULT_LIMITS",
     "HTTP",
-    "LONGEST_CHOICE",
+    "LATER_HTTP",
     "POSTGRES",
     "QUESTION",
     "SNI",
@@ -52,16 +53,19 @@ __all__ = [
     "Authority",
     "Choice",
     "Directory",
+    "Exchange",
     "HttpArrival",
     "Limits",
     "Login",
     "Malformed",
+    "Mode",
     "Named",
     "Opening",
     "PostgresArrival",
     "Prelude",
     "QuestionArrival",
     "Quiet",
+    "Request",
     "SniArrival",
     "UnknownArrival",
     "Way",

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from relaytunnel.arrival.authority import Authority, parse_authority
 from relaytunnel.errors import Code, Failing, ProtocolError
 
-__all__ = ["TOKEN", "Fault", "Fields", "RequestLine", "named_by", "parse_request_line"]
+__all__ = [
+    "TOKEN",
+    "Fault",
+    "Fields",
+    "RequestLine",
+    "check_body",
+    "named_by",
+    "parse_request_line",
+]
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A token (RFC 9110 5.6.2): what methods and field names consist of."""
@@ -25,8 +33,10 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[^\x00-\x20\x7f]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
-_MOST_OPTIONS = 64
 _DIGITS = re.compile(rb"[0-9]+")
+_MOST_DIGITS = 18  # an exabyte less a byte
+# "h2c", "HTTP/2.0", "TLS/1.2": RFC 7540 3.2, RFC 9110 7.8, RFC 2817 3.1.
+_OTHER_HTTP = re.compile(rb"h2c?|http/.*|tls(?:/.*)?", re.IGNORECASE | re.DOTALL)
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 _CODES = {408: Code.TIMEOUT, 431: Code.LIMIT, 501: Code.UNSUPPORTED, 505: Code.UNSUPPORTED}
@@ -83,9 +93,11 @@ class Fields:
     @ivar credentials: the value of Authorization, and of Proxy-Authorization,
         by the field's name.
     @ivar cookies: the values of Cookie.
-    @ivar origin: the value of Origin (RFC 6454 7), if there is one.
-    @ivar site: the value of Sec-Fetch-Site (Fetch Metadata), if there is one.
-    @ivar worker: whether a service worker's script is asked for.
+    @ivar connection: the options of Connection, in lower case.
+    @ivar length: the Content-Length; L{None} if there is none.
+    @ivar coded: whether there is a Transfer-Encoding.
+    @ivar chunked: whether it is C{chunked}, and nothing else.
+    @ivar settings: whether there is an HTTP2-Settings.
     """
 
     limit: int
@@ -94,13 +106,13 @@ class Fields:
     accept: list[str] = field(default_factory=list)
     credentials: dict[bytes, bytes] = field(default_factory=dict)
     cookies: list[bytes] = field(default_factory=list)
-    origin: bytes | None = None
-    site: bytes | None = None
-    worker: bool = False
+    connection: list[bytes] = field(default_factory=list)
+    length: int | None = None
+    coded: bool = False
+    chunked: bool = False
+    settings: bool = False
     _protocols: list[bytes] = field(default_factory=list)
-    _connection: list[bytes] = field(default_factory=list)
     _length: bytes | None = None
-    _coded: bool = False
 
     @property
     def upgrades(self) -> bool:
@@ -109,12 +121,21 @@ class Fields:
         protocol (RFC 9110 7.8): a WebSocket (RFC 6455 4.1).  An offer that a
         server may pass over, as of C{h2c}, is none.
         """
-        return self._protocols == [b"websocket"] and b"upgrade" in self._connection
+        protocols = [each.lower() for each in self._protocols]
+        return protocols == [b"websocket"] and b"upgrade" in self.connection
 
     @property
-    def has_body(self) -> bool:
-        """Whether there is anything behind the head (RFC 9112 6)."""
-        return self._coded or bool((self._length or b"").strip(b"0"))
+    def offers(self) -> list[bytes]:
+        """
+        The protocols that the connection may become, as they were sent, without
+        another HTTP and TLS.
+        """
+        return [each for each in self._protocols if not _OTHER_HTTP.fullmatch(each)]
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether it offers what L{offers} leaves out."""
+        return self.settings or any(map(_OTHER_HTTP.fullmatch, self._protocols))
 
     def add(self, line: bytes) -> None:
         """
@@ -153,30 +174,26 @@ class Fields:
             self.credentials[name] = value
         elif name == b"cookie":
             self.cookies.append(value)
-        elif name == b"origin":
-            # Of two that differ neither is one.
-            self.origin = value if self.origin in (None, value) else b""
-        elif name == b"sec-fetch-site":
-            self.site = value if self.site in (None, value) else b""
-        elif name == b"service-worker":
-            self.worker = True
         elif name == b"upgrade":
-            self._protocols.append(value.lower())
+            self._protocols += (word.strip(b" \t") for word in value.split(b","))
+        elif name == b"http2-settings":
+            self.settings = True
         elif name == b"connection":
-            if value.count(b",") >= _MOST_OPTIONS:
-                raise Fault(400, f"a Connection has more than {_MOST_OPTIONS} options")
-            self._connection += (word.strip(b" \t").lower() for word in value.split(b","))
+            self.connection += (word.strip(b" \t").lower() for word in value.split(b","))
         elif name == b"content-length":
             if not _DIGITS.fullmatch(value):
                 raise Fault(400, "the Content-Length is not a number")
+            if len(value) > _MOST_DIGITS:
+                raise Fault(400, f"the Content-Length has more than {_MOST_DIGITS} digits")
             if self._length not in (None, value):
                 raise Fault(400, "the request has two Content-Lengths that differ")
-            self._length = value
+            self._length, self.length = value, int(value)
         elif name == b"transfer-encoding":
-            self._coded = True
+            self.chunked = not self.coded and value.lower() == b"chunked"
+            self.coded = True
         # One of the two frames the body, and not everybody picks the same one
         # (RFC 9112 6.3).
-        if self._coded and self._length is not None:
+        if self.coded and self.length is not None:
             raise Fault(400, "the request has both Content-Length and Transfer-Encoding")
 
 
@@ -220,6 +237,18 @@ def _tunnel(target: bytes, version: bytes) -> RequestLine:
     if authority.port is None:
         raise Fault(400, "a tunnel's target is a host and a port, such as web:443")
     return RequestLine(b"CONNECT", version, b"", authority, authority.port)
+
+
+def check_body(request: RequestLine, fields: Fields) -> None:
+    """
+    See that every server finds the same end of the body (RFC 9112 6.1, 6.3).
+
+    @raise Fault: one might not.
+    """
+    if fields.coded and not fields.chunked:
+        raise Fault(400, "the Transfer-Encoding is another than chunked alone")
+    if fields.coded and request.version == b"HTTP/1.0":
+        raise Fault(400, "there is no Transfer-Encoding in HTTP/1.0")
 
 
 def named_by(request: RequestLine, fields: Fields) -> Authority | None:

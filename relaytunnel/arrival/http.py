@@ -5,26 +5,26 @@ or by the target where it takes us for a proxy.
 Here a head is cut out of the bytes that came so far, within its bounds, and
 what was found is turned into what the relay and the client are told.  What a
 head may look like is said in L{relaytunnel.arrival.head}, the form of the
-answers in L{relaytunnel.arrival.answers}.  Only the first request of a client
-channel is looked at: the channel then belongs to one server.
+answers in L{relaytunnel.arrival.answers}.  What comes
+behind the first request is looked at in L{relaytunnel.arrival.exchange}.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority
-from relaytunnel.arrival.choosing import Asker, Asking, asking, is_own_page
+from relaytunnel.arrival.choosing import Asking, asking
 from relaytunnel.arrival.credentials import basic_login, cookie_value
 from relaytunnel.arrival.head import (
     TOKEN,
     Fault,
     Fields,
     RequestLine,
+    check_body,
     named_by,
     parse_request_line,
 )
+from relaytunnel.arrival.request import Request
 from relaytunnel.arrival.ways import (
     DEFAULT_LIMITS,
     Asked,
@@ -36,18 +36,12 @@ from relaytunnel.arrival.ways import (
 )
 from relaytunnel.errors import Code, Failing
 
-__all__ = ["HTTP", "HttpArrival"]
+__all__ = ["HTTP", "LATER_HTTP", "HttpArrival"]
 
 # Longer than any registered method (UPDATEREDIRECTREF, 17).
 _MAX_METHOD = 32
 
 _TUNNEL_STANDS = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-_HOP_BY_HOP = (
-    *(b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization"),
-    b"http2-settings",
-)
-"""What a proxy does not pass on (RFC 9110 7.6.1, 11.7.2)."""
 
 
 class HttpArrival:
@@ -65,7 +59,6 @@ class HttpArrival:
         # Where the first line begins that was not read yet.
         self._at = 0
         self._asking = Asking()
-        self._host: Authority | None = None
 
     @property
     def name(self) -> str:
@@ -87,8 +80,6 @@ class HttpArrival:
             except Fault as fault:
                 answer = self._answer(fault.failing, fault.status)
                 self._outcome = Malformed(fault.failing.reason, answer)
-            if self._fields.worker and isinstance(self._outcome, Named):
-                self._outcome = replace(self._outcome, service_worker=True)
         return self._outcome
 
     def take_reply(self) -> bytes:
@@ -103,17 +94,8 @@ class HttpArrival:
         """
         if why is not None or self._to_proxy:
             return None
-        fields = self._fields
-        asker = Asker(
-            host=self._host,
-            token=self._remembered,
-            accept=self._accept,
-            head_only=self._head_only,
-            posts=self._request is not None and self._request.method == b"POST",
-            has_body=fields.has_body,
-            same_origin=is_own_page(self._host, fields.origin, fields.site),
-        )
-        return Asked(self._asking.answer(directory, asker), over=True)
+        page = self._asking.answer(directory, self._remembered, self._accept, self._head_only)
+        return Asked(page, over=True)
 
     def answer(self, failing: Failing) -> bytes:
         """
@@ -153,7 +135,7 @@ class HttpArrival:
             self._head_only,
             status=status,
             proxy=self._to_proxy,
-            forget=chosen and failing.code is Code.NOT_ALLOWED and not self._fields.worker,
+            forget=chosen and failing.code is Code.NOT_ALLOWED,
         )
 
     def _read(self, buffer: bytes) -> Named | None:
@@ -184,7 +166,8 @@ class HttpArrival:
             elif line:
                 self._fields.add(line)
             else:
-                authority = self._host = named_by(self._request, self._fields)
+                check_body(self._request, self._fields)
+                authority = named_by(self._request, self._fields)
                 return self._named(self._request, authority, buffer[: self._at])
 
     def _named(self, request: RequestLine, authority: Authority | None, head: bytes) -> Named:
@@ -197,40 +180,19 @@ class HttpArrival:
         if request.connects:
             return Named(self.name, host, port, len(head), welcome=_TUNNEL_STANDS, login=login)
         remembered = None
+        whole = Request(request, self._fields, head)
         if not to_proxy:
             self._asking = asking(request.path)
             remembered = self._remembered
             if remembered is None:
-                return Named(self.name, host, port, login=login)
+                return Named(self.name, host, port, login=login, request=whole)
         # The next request may be for another server, and must not go to this one.
-        origin = _origin_form(request, head, self._fields)
-        return Named(self.name, host, port, len(head), origin, login=login, remembered=remembered)
-
-
-def _origin_form(request: RequestLine, head: bytes, fields: Fields) -> bytes:
-    """
-    Turn what was sent to a proxy into what a server expects (RFC 9112 3.2.1).
-
-    A client may send its next request to the same proxy though it is for
-    another server, and all that comes on this channel goes to this one.  So it
-    is the last: the server is asked to close, which means nothing to one that
-    grants a WebSocket (RFC 9112 9.6), and holds for one that refuses it and
-    reads lists, as HTTP/1.1 asks of it (RFC 9110 5.6.1).  Offers of other
-    protocols are not passed on.
-
-    @param head: as it was sent, faultless.
-    """
-    dropped = _HOP_BY_HOP if fields.upgrades else (*_HOP_BY_HOP, b"upgrade")
-    lines = head.removeprefix(b"\r\n").split(b"\r\n")
-    kept = [b" ".join((request.method, request.path, request.version))]
-    if fields.host is None and request.authority is not None:
-        kept.append(b"Host: " + str(request.authority).encode("ascii"))
-    for line in lines[1:-2]:
-        name = line.partition(b":")[0].lower()
-        if name not in dropped:
-            kept.append(line)
-    kept.append(b"Connection: Upgrade, close" if fields.upgrades else b"Connection: close")
-    return b"\r\n".join((*kept, b"", b""))
+        return Named(
+            *(self.name, host, port, len(head), whole.last),
+            login=login,
+            remembered=remembered,
+            request=whole,
+        )
 
 
 def _fits(prefix: bytes) -> bool | None:
@@ -248,3 +210,20 @@ def _fits(prefix: bytes) -> bool | None:
 
 
 HTTP = Opening("http", _fits, HttpArrival)
+
+
+class _LaterArrival(HttpArrival):
+    """
+    The head of a request behind another one on the same client channel.
+    """
+
+    def _named(self, request: RequestLine, authority: Authority | None, head: bytes) -> Named:
+        if request.connects:
+            raise Fault(400, "a tunnel is asked for behind another request")
+        if authority is None:
+            raise Fault(400, "the request has no Host, and others came before it")
+        return super()._named(request, authority, head)
+
+
+LATER_HTTP = Opening("http", lambda prefix: True, _LaterArrival)
+"""HTTP on a channel that has carried requests already."""

@@ -266,6 +266,17 @@ class TCPChannel(Protocol):
         if previous is self.holding:
             self.holding.pour(self._receiver)
 
+    def hold(self, held: bytes, ended: bool) -> None:
+        """
+        Hold what comes in until the next C{attach}, as at the beginning.
+
+        @param held: what has come in and is for who will be attached.
+        @param ended: whether the peer's end has come behind it.
+        """
+        self.holding = self._receiver = holding = Holding(self, self._limits.held)
+        holding.held, holding.ended = held, ended
+        self.resumeProducing()
+
     @property
     def releasable(self) -> bool:
         """

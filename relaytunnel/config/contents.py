@@ -36,7 +36,7 @@ from relaytunnel.config.names import (
     publish_pattern,
     shown,
 )
-from relaytunnel.config.server import proxy_version
+from relaytunnel.config.server import http_mode, proxy_version
 from relaytunnel.config.tables import Table, given, key_shown, nearest
 from relaytunnel.config.users import password_hash, secret_hash, user_name
 from relaytunnel.errors import ConfigError, InvitationError
@@ -139,6 +139,7 @@ def _server(table: Table, stand_in: str) -> ServerConfig:
         "users",
         "sessions-per-client",
         "proxy",
+        "http",
     )
     return ServerConfig(
         id=table.text("id", connection_id, stand_in, must=True),
@@ -150,6 +151,7 @@ def _server(table: Table, stand_in: str) -> ServerConfig:
         users=table.pairs("users", user_name, password_hash),
         sessions_per_client=table.whole("sessions-per-client", 0),
         proxy=table.text("proxy", proxy_version, ""),
+        http=table.text("http", http_mode, "requests"),
     )
 
 

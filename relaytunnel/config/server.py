@@ -16,12 +16,12 @@ from relaytunnel.config.endpoints import target as endpoint_target
 from relaytunnel.config.names import Reach, connection_id, port_number, shown
 from relaytunnel.errors import ConfigError
 
-__all__ = ["MOST_SESSIONS", "ServerConfig", "proxy_version"]
+__all__ = ["MOST_SESSIONS", "ServerConfig", "http_mode", "proxy_version"]
 
 MOST_SESSIONS = 1_000_000
 """As many as a limit of sessions can be."""
 
-_OPTION = re.compile(r",(?:(port|proxy)=([^,:/]*)|(listed))\Z")
+_OPTION = re.compile(r",(?:(port|proxy|http)=([^,:/]*)|(listed))\Z")
 
 
 def proxy_version(text: str) -> Literal["", "v1", "v2"]:
@@ -37,6 +37,19 @@ def proxy_version(text: str) -> Literal["", "v1", "v2"]:
     if text == "v2":
         return "v2"
     raise ValueError(f"{shown(text)}: expected v1, v2 or off")
+
+
+def http_mode(text: str) -> Literal["requests", "raw"]:
+    """
+    Check how the requests of an HTTP connection are looked at.
+
+    @raise ValueError: it is neither C{requests} nor C{raw}.
+    """
+    if text == "requests":
+        return "requests"
+    if text == "raw":
+        return "raw"
+    raise ValueError(f"{shown(text)}: expected requests or raw")
 
 
 class ServerConfig(Checked, frozen=True, rename="kebab"):
@@ -56,6 +69,8 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
         0 is as many as the relay allows.
     @ivar proxy: in which version of the PROXY protocol the server is told its
         client's address, if in any.
+    @ivar http: C{"raw"} if the first request of an HTTP connection stands for
+        all that come on it; else each is routed and let in by itself.
     """
 
     id: str
@@ -67,6 +82,7 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
     users: tuple[tuple[str, str], ...] = ()
     sessions_per_client: int = 0
     proxy: Literal["", "v1", "v2"] = ""
+    http: Literal["requests", "raw"] = "requests"
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -78,6 +94,7 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
             faults.append(f"{place} data: {shown(self.data)}: expected tls or plain")
         self.settle(faults, "users", f"{place} users", given_users.users)
         self.settle(faults, "proxy", f"{place} proxy", proxy_version)
+        self.settle(faults, "http", f"{place} http", http_mode)
         if not 0 <= self.sessions_per_client <= MOST_SESSIONS:
             faults.append(
                 f"{place} sessions-per-client: {self.sessions_per_client} is not from 0 to"
@@ -95,7 +112,7 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
     def from_option(cls, option: str) -> ServerConfig:
         """
         Read C{NAME=TARGET} as given to C{--publish}, with C{,port=N},
-        C{,listed} and C{,proxy=v2} behind it as wanted.  With a port the
+        C{,listed}, C{,proxy=v2} and C{,http=raw} behind it as wanted.  With a port the
         server is reached by that port and by its ID.
 
         @raise ConfigError: it is faulty; the message quotes it.
@@ -121,6 +138,7 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
                 reach=reach,
                 listed="listed" in wishes,
                 proxy=proxy_version(wishes.get("proxy", "")),
+                http=http_mode(wishes.get("http", "requests")),
             )
         except ValueError as error:
             raise ConfigError([f"--publish {shown(option)}: {error}"]) from None

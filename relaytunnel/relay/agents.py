@@ -346,6 +346,9 @@ def _build() -> Callable[[_Core], Stay]:
     def dismiss(stay: Stay, core: _Core, agent: Agent, code: Code, reason: str) -> None:
         core.door.send(Goodbye(code=code.value, reason=reason[:256]))
         core.door.close(f"{code.value}: {reason}")
+        if code is Code.REVOKED:
+            for server in agent.servers.values():
+                server.withdrawn = True
         leave(core, agent, f"{code.value}: {reason}")
 
     @pep614(Present.upon(Stay.goodbye).to(Over))

@@ -6,13 +6,14 @@ which its visit reaches it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relaytunnel.arrival import Login, Named, Prelude
+from relaytunnel.arrival import Exchange, Login, Named, Prelude
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.interfaces import Lost
@@ -25,6 +26,7 @@ from relaytunnel.relay.finding import (
 from relaytunnel.relay.listener import Listener
 from relaytunnel.relay.prelude import PreludeExchange
 from relaytunnel.relay.registry import PublishedServer
+from relaytunnel.relay.requests import HttpChannel
 from relaytunnel.relay.visits import Visit
 from relaytunnel.relay.waiting import Place
 from relaytunnel.sources import source_of
@@ -50,6 +52,7 @@ class ClientVisit:
     _answer: Callable[[Failing], bytes] | None = None
     _default = ""
     _welcome = b""
+    _named: Named | None = None
     _prelude: Prelude | None = None
     _exchange: PreludeExchange | None = None
     _comparing: Deferred[None] | None = None
@@ -100,26 +103,36 @@ class ClientVisit:
         @param default: the connection ID of the server for those who name none
             that is known, if there is one.
         """
+        self._default = default
+        self._hear(later=False)
+
+    def arrive_again(self, default: str, late: bool) -> None:
+        """
+        The next request on a client channel is for another server: it is
+        routed and let in as that of a new client.
+
+        @param late: whether its head has taken too long already.
+        """
+        self._default = default
+        self._hear(later=True)
+        if late and self._listener is not None:
+            self._listener.give_up()
+
+    def _hear(self, later: bool) -> None:
         clients = self._clients
         source, most = self.source, clients.limits.arriving_per_client
         if clients.arriving[source] >= most:
             self._turn_away(Rejection(Code.BUSY, f"{most} clients from {source} are arriving"))
             return
         clients.arriving[source] += 1
-        self._default = default
         self._listener = Listener(
             self._channel,
             self,
-            ClientDirectory(
-                clients.registry,
-                self.host,
-                self.source,
-                clients.finder.choices,
-                clients.names_below,
-            ),
+            ClientDirectory(clients.registry, self.host),
             clients.visits.deadlines,
             clients.limits,
-            asks=not default,
+            asks=not self._default,
+            later=later,
         )
         self._answer = self._listener.answer
         self._listener.begin()
@@ -128,7 +141,7 @@ class ClientVisit:
 
     def named(self, named: Named) -> None:
         self._find(
-            lambda: self._clients.finder.find(named, self._default, self.source),
+            lambda: self._clients.finder.find(named, self._default),
             lambda server, arrived: self._let_in(named, server, arrived),
         )
 
@@ -185,10 +198,14 @@ class ClientVisit:
         """
         check_access(server, self.host)
         self._stop_listening()
-        if named.remembered is None or arrived.startswith("chosen:"):
-            # What was chosen is of no meaning for a request that names its server.
-            self._channel.holding.replace(named.consumed, named.instead)
         self._welcome, self._prelude = named.welcome, named.prelude
+        request = named.request
+        if request is None or server.http == "raw":
+            self._channel.holding.replace(named.consumed, named.instead)
+        else:
+            self._named = named
+            if request.forwarded is not request.head:
+                self._channel.holding.replace(len(request.head), request.forwarded)
         try:
             login = login_to_compare(server, named.way, named.login)
             if login is None:
@@ -294,13 +311,8 @@ class ClientVisit:
 
     def tell(self, failing: Failing) -> None:
         self._go()
-        self._clients.refused.emit(
-            LogLevel.info,
-            (self.source, failing.code),
-            "client {client} is not served: {code}: {reason}",
-            client=self.client,
-            code=failing.code.value,
-            reason=failing.reason,
+        self._clients.journal.note(
+            f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
         )
         if self._answer is None:
             # A port of its own has no protocol to speak: a reset at once says
@@ -351,10 +363,56 @@ class ClientVisit:
         clients.present.discard(self)
         if self._welcome:
             self._channel.write(self._welcome)
-        splice = clients.engine.join(self._channel, stream, clients.limits, clients.clock)
+        first: object = self._channel
+        if self._named is not None:
+            first = self._looked_at(self._named, place.server)
+        splice = clients.engine.join(first, stream, clients.limits, clients.clock)
         clients.splices[place.session] = (self, place, splice)
         done: Deferred[SpliceReport] = splice.done
         done.addCallback(self._over, place)
+
+    def _looked_at(self, first: Named, server: PublishedServer) -> HttpChannel:
+        """
+        @return: the client channel while its requests are for this server.
+        """
+        clients = self._clients
+        return HttpChannel(
+            self._channel,
+            Exchange(first, partial(self._takes, server)),
+            clients.visits.deadlines,
+            clients.limits.arrival,
+            self._back,
+            clients.finish,
+        )
+
+    def _takes(self, server: PublishedServer, named: Named | None) -> bool:
+        """
+        Whether a later request on the client channel may go to the server of
+        the session, as this one is registered now.
+        """
+        first, clients = self._named, self._clients
+        assert first is not None
+        if not clients.registry.keeps(server):
+            return False
+        if named is None:
+            return True
+        if server.users and named.login != first.login:
+            return False
+        if (named.host, named.remembered) == (first.host, first.remembered):
+            return True
+        try:
+            found, _ = clients.finder.find(named, self._default)
+        except Rejection:
+            return False
+        return found is server
+
+    def _back(self, channel: TCPChannel, held: bytes, ended: bool, late: bool) -> None:
+        """
+        The session has ended before the client has: its channel is that of the
+        next one.
+        """
+        channel.hold(held, ended)
+        ClientVisit(self._clients, channel, self._proxied).arrive_again(self._default, late)
 
     def _over(self, report: SpliceReport, place: Place[Visit]) -> None:
         """

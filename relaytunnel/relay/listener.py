@@ -13,6 +13,7 @@ from typing import Protocol
 
 from relaytunnel.arrival import (
     DEFAULT_LIMITS,
+    LATER_HTTP,
     WAYS,
     WAYS_WITHOUT_QUESTION,
     Arrival,
@@ -62,17 +63,21 @@ class Listener:
         deadlines: Deadlines,
         limits: Limits,
         asks: bool,
+        later: bool = False,
     ) -> None:
         """
         @param directory: what the client may be told of the servers.
         @param asks: whether a client is asked that names nobody.
+        @param later: whether requests came on this channel before, so that it
+            speaks HTTP.
         """
         self._channel = channel
         self._heard = heard
         self._directory = directory
         self._deadlines = deadlines
         self._limits = limits
-        self._arrival = Arrival(ways=WAYS if asks else WAYS_WITHOUT_QUESTION)
+        ways = WAYS if asks else WAYS_WITHOUT_QUESTION
+        self._arrival = Arrival(ways=(LATER_HTTP,) if later else ways)
         self._fed = 0
         self._asks = asks
         self._asked = False
@@ -90,6 +95,12 @@ class Listener:
         holding = self._channel.holding
         if holding.held or holding.ended:
             self._listen()
+
+    def give_up(self) -> None:
+        """
+        The client has had its time.
+        """
+        self._too_late()
 
     def answer(self, failing: Failing) -> bytes:
         """

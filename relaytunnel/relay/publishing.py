@@ -86,6 +86,8 @@ class Publisher:
                 Code.UNSUPPORTED,
                 f"this relay serves no {message.protocol} over {message.data} data channels",
             )
+        if message.http not in ("requests", "raw"):
+            raise Rejection(Code.UNSUPPORTED, f"this relay knows no way {message.http} of HTTP")
         claims = self._claims(agent, name, reach)
         if name not in agent.servers and len(agent.servers) >= self.limits.servers_per_agent:
             raise Rejection(
@@ -103,6 +105,7 @@ class Publisher:
         server.listed = message.listed
         server.users = known
         server.wants_address = message.wants_address
+        server.http = message.http
         server.sessions_per_client = message.sessions_per_client
         server.addresses = tuple(
             address

@@ -113,6 +113,10 @@ class PublishedServer:
     @ivar addresses: the same as C{reach}, as people type it.
     @ivar message: what its agent asked for.
     @ivar checked: the rights that were found to allow it, the last time.
+    @ivar http: C{"raw"} if the first request of a connection stands for all that
+        come on it, else C{"requests"}.
+    @ivar withdrawn: whether it was withdrawn, replaced or forbidden, and not
+        lost with its agent.
     """
 
     connection_id: str
@@ -128,6 +132,8 @@ class PublishedServer:
     claims: tuple[str, ...] = ()
     message: Register | None = field(default=None, compare=False, repr=False)
     checked: RightsView | None = field(default=None, compare=False, repr=False)
+    http: str = "requests"
+    withdrawn: bool = False
 
     @property
     def ports(self) -> list[int]:
@@ -289,10 +295,18 @@ class Registry:
         A server was withdrawn on purpose: nobody is away, it does not exist.
         """
         self.remove(server)
+        server.withdrawn = True
         for key in self._remembered(server):
             self._away.pop(key, None)
 
     # Finding
+
+    def keeps(self, server: PublishedServer) -> bool:
+        """
+        @return: whether a session of this server may serve another request: it
+            is here, or its agent is away and nothing else has its ID since.
+        """
+        return not server.withdrawn and self.servers.get(server.connection_id, server) is server
 
     def by_port(self, port: int) -> PublishedServer | None:
         """

@@ -37,7 +37,6 @@ from relaytunnel.draining import quiet
 from relaytunnel.errors import Code, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
-from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
@@ -53,7 +52,6 @@ from relaytunnel.relay.reloading import identity_of, reload, told_pin
 from relaytunnel.relay.state import Facts, StateDirectory, started
 from relaytunnel.relay.visits import Visits
 from relaytunnel.relay.waiting import WaitingRoom
-from relaytunnel.relay.wildcard import WildcardLookup
 from relaytunnel.splice import best_engine
 from relaytunnel.wire.messages import TICKET_BYTES, Restarting
 
@@ -159,7 +157,6 @@ class RelayService(Service):
         self._workload = Workload(self._reactor)
         self.listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
-        self._wildcard = WildcardLookup(self._reactor, config.name)
         self.hashing = hashing = Hashing(hashing_threads(self._reactor))
         self.database = database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, hashing.run), database)
@@ -189,7 +186,6 @@ class RelayService(Service):
             self._reactor, self.accounts, self.registry, self.publisher.reservations
         )
         self._rechecking.start()
-        self._wildcard.start()
         self._announce()
         invitation.announce(self._announce_invitation)
 
@@ -213,10 +209,9 @@ class RelayService(Service):
             self.registry,
             self.visits,
             best_engine(self._edges),
-            Finder(self.registry, Choices(self.state.choices_key())),
+            Finder(self.registry),
             Passwords(self.hashing, reactor),
             config.proxies,
-            self._wildcard.has_names_below,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
         self.shared = {
@@ -438,7 +433,6 @@ class RelayService(Service):
         yield stopped
         yield self.accounts.close()
         yield self.hashing.close()
-        yield self._wildcard.stop()
         self._edges.close()
         try:
             if not self._handed_over:

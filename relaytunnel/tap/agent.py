@@ -68,7 +68,8 @@ class Options(PluginOptions):
     def opt_publish(self, server: str) -> None:
         """NAME=TARGET, a server to publish; may be repeated. TARGET is host:port or a Twisted
         client endpoint; ',port=N' behind it asks for the port N of the relay too (0: any),
-        ',listed' shows it to clients that name nobody, ',proxy=v2' tells it their addresses."""
+        ',listed' shows it to clients that name nobody, ',proxy=v2' tells it their addresses,
+        ',http=raw' takes the first request of a connection for all."""
         self["publish"].append(server)
 
     # The help takes it as it stands here.

@@ -159,6 +159,8 @@ class Register(_Message, frozen=True):
     @ivar sessions_per_client: how many sessions one client address may have;
         0 is as many as the relay allows.
     @ivar wants_address: whether L{Notify.came_to} is of use.
+    @ivar http: C{"requests"} if each request of an HTTP connection is routed
+        and let in by itself, C{"raw"} if the first one stands for all.
     """
 
     connection_id: _Id
@@ -170,6 +172,7 @@ class Register(_Message, frozen=True):
     users: Annotated[tuple[tuple[_Text, _Hash], ...], _Rules] = ()
     sessions_per_client: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     wants_address: bool = False
+    http: Annotated[str, msgspec.Meta(max_length=8)] = "requests"
 
     def __repr__(self) -> str:
         users = tuple(name for name, _ in self.users)
@@ -177,7 +180,8 @@ class Register(_Message, frozen=True):
             f"Register(connection_id={self.connection_id!r}, protocol={self.protocol!r},"
             f" reach={self.reach!r}, data={self.data!r}, allow={self.allow!r},"
             f" listed={self.listed}, users={users!r},"
-            f" sessions_per_client={self.sessions_per_client})"
+            f" sessions_per_client={self.sessions_per_client},"
+            f" wants_address={self.wants_address}, http={self.http!r})"
         )
 
 

@@ -24,7 +24,7 @@ BLOCK = proxy_header("v2", SOURCE, DESTINATION)
 UNKNOWN = proxy_header("v1", None, None)
 
 BALANCERS = networks(["127.0.0.0/8"])
-WEB = Register(connection_id="web", wants_address=True)
+WEB = Register(connection_id="web", wants_address=True, http="raw")
 
 
 class BalancedCase(RunningCase):
@@ -101,16 +101,6 @@ class SourceTests(BalancedCase):
         client = await self.client(relay, self.header("2001:db8:0:1::1") + request("web"))
         self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 503 "))
         await self.notified(relay, control, self.header("2001:db8:1::1"), request("web"))
-
-    async def test_own_connections(self) -> None:
-        """
-        Those that a balancer makes on its own behalf, or that it says nothing
-        of, do not count: its address is that of many.
-        """
-        relay = self.balanced({"sessions_per_client": 1})
-        control = await self.raw_agent(relay, WEB)
-        for _ in range(3):
-            await self.notified(relay, control, UNKNOWN, request("web"))
 
     async def test_arriving(self) -> None:
         """

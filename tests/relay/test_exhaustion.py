@@ -44,7 +44,9 @@ class ExhaustionTests(RunningCase):
         @return: a client that is served.
         """
         target = self.target(echo)
-        self.agent = await start_agent(self, self.relay.invitation, [f"echo={target.address}"])
+        self.agent = await start_agent(
+            self, self.relay.invitation, [f"echo={target.address},http=raw"]
+        )
         client = await self.visit()
         await self.still_served(client)
         return client

@@ -201,7 +201,8 @@ class ProcessTests(TestCase):
         """
         self.agent_toml.write_text(
             "".join(
-                f'[[server]]\nid = "{name}"\ntarget = "{self.target}"\n' for name in (_WEB, *more)
+                f'[[server]]\nid = "{name}"\ntarget = "{self.target}"\nhttp = "raw"\n'
+                for name in (_WEB, *more)
             )
         )
 

@@ -205,7 +205,9 @@ class UpgradeTests(TestCase):
         self.addCleanup(self._end_successor)
         target = f"127.0.0.1:{self.echo.getsockname()[1]}"
         self.agent = await start_agent(
-            self, self.relay.invitation, [f"web={target}", f"own={target},port={self.own}"]
+            self,
+            self.relay.invitation,
+            [f"web={target},http=raw", f"own={target},port={self.own}"],
         )
 
     def _serve(self) -> None:

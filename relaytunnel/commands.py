@@ -26,7 +26,7 @@ from relaytunnel.config.hosts import ID_ANYWHERE_WARNING
 from relaytunnel.config.limits import LIMIT_KEYS
 from relaytunnel.errors import ConfigError, InvitationError, StateError
 from relaytunnel.passwords import new_password, password_of
-from relaytunnel.terminal import say
+from relaytunnel.terminal import error, say
 from relaytunnel.visiting.asking import DEFAULT_RELAY, HostPort, asking_for
 from relaytunnel.wire.invitation import Invitation
 
@@ -89,7 +89,10 @@ def upgrade(parsed: argparse.Namespace) -> int:
 def publish(parsed: argparse.Namespace) -> int:
     from relaytunnel.agent.local import Publish, ask_agent
 
-    for address in ask_agent(parsed.agent, Publish(server=parsed.server)):
+    answer = ask_agent(parsed.agent, Publish(server=parsed.server))
+    if answer.note:
+        error(answer.note)
+    for address in answer.addresses:
         say(address)
     return 0
 
@@ -113,10 +116,14 @@ def check(parsed: argparse.Namespace) -> int:
             say(ID_ANYWHERE_WARNING)
     else:
         assert isinstance(config, AgentConfig)
+        _check_targets(parsed.file, config)
         names = ", ".join(server.id for server in config.servers) or "no server"
         say(f"{parsed.file}: an agent's file without faults: it publishes {names}")
         for line in _claims(config):
             say(line)
+        for server in config.servers:
+            if server.target_note:
+                say(server.target_note)
     for key, name in LIMIT_KEYS.items():
         value, default = getattr(config.limits, name), getattr(Limits(), name)
         if value != default:
@@ -150,6 +157,20 @@ def _claims(config: AgentConfig) -> Iterator[str]:
                 yield f"[[server]] '{server.id}' reach: {claim} cannot be claimed: {fault}"
     if wanted:
         yield f"at the relay, this allows the host names: {grant_command(agent, wanted)}"
+
+
+def _check_targets(file: str, config: AgentConfig) -> None:
+    """
+    @raise ConfigError: of some target no endpoint can be made.
+    """
+    from twisted.internet import reactor
+
+    from relaytunnel.agent.targets import check_targets
+
+    try:
+        check_targets(reactor, config.servers)
+    except ConfigError as fault:
+        raise ConfigError([f"{file}: {each}" for each in fault.faults]) from None
 
 
 def connect(parsed: argparse.Namespace) -> int:

@@ -511,6 +511,19 @@ class CheckTests(CommandTests):
         _, out, _ = self.check("[relay]\nid-anywhere = true\n")
         self.assertIn("id-anywhere is on", out)
 
+    def test_targets(self) -> None:
+        """
+        What a URL means is said, and what is no endpoint is a fault of the
+        file, though its form would do.
+        """
+        text = '[agent]\njoin-file = "i"\n[[server]]\nid = "web"\ntarget = "%s"\n'
+        code, out, _ = self.check(text % "http://127.0.0.1:80/")
+        self.assertEqual(code, 0)
+        self.assertIn("means tcp:127.0.0.1:80", out)
+        code, _, err = self.check(text % "foo:bar")
+        self.assertEqual(code, 1)
+        self.assertIn("[[server]] 'web' target: 'foo:bar': no endpoint begins with", err)
+
     def test_limits(self) -> None:
         """
         Limits that are not the defaults are listed, in either file.

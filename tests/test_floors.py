@@ -64,6 +64,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.agent.control": 4,
     "relaytunnel.agent.local": 4,
     "relaytunnel.agent.service": 4,
+    "relaytunnel.agent.targets": 4,
     "relaytunnel.agent.visits": 4,
     "relaytunnel.admin": 4,
     "relaytunnel.draining": 4,

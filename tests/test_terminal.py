@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import relaytunnel
+from relaytunnel.agent.local import Answer
 from relaytunnel.cli import main
 from relaytunnel.errors import StateError
 from relaytunnel.terminal import error, safe, say
@@ -79,12 +80,15 @@ class CommandTests(SynchronousTestCase):
         out, err = io.StringIO(), io.StringIO()
         command = ["publish", "--agent", "agent.socket", "web=127.0.0.1:80"]
         with patch("sys.stdout", out), patch("sys.stderr", err):
-            with patch("relaytunnel.agent.local.ask_agent", return_value=(EVIL,)):
+            with patch(
+                "relaytunnel.agent.local.ask_agent",
+                return_value=Answer(addresses=(EVIL,), note=EVIL),
+            ):
                 self.assertEqual(main(command), 0)
             with patch("relaytunnel.agent.local.ask_agent", side_effect=StateError(EVIL)):
                 self.assertEqual(main(command), 1)
         self.assertEqual(out.getvalue(), safe(EVIL) + "\n")
-        self.assertIn(safe(EVIL), err.getvalue())
+        self.assertEqual(err.getvalue().count(safe(EVIL)), 2)
         self.assertNotIn("\x1b", out.getvalue() + err.getvalue())
 
 

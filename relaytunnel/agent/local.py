@@ -26,7 +26,7 @@ from relaytunnel.config.names import printable
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import ConfigError, Rejection, StateError
 
-__all__ = ["Publish", "Withdraw", "ask_agent", "listen_locally"]
+__all__ = ["Answer", "Publish", "Withdraw", "ask_agent", "listen_locally"]
 
 _LONGEST = 4096
 _PATIENCE = 10.0
@@ -58,10 +58,12 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @ivar addresses: where clients reach the server.
     @ivar error: why it was not done.
+    @ivar note: what was understood, where that is not what was written.
     """
 
     addresses: tuple[str, ...] = ()
     error: str = ""
+    note: str = ""
 
 
 class Publisher(Protocol):
@@ -104,16 +106,19 @@ class _Asked(LineOnlyReceiver):
             return succeed(Answer(error=f"this agent publishes no {request.server}"))
         try:
             config = ServerConfig.from_option(request.server)
+            publishing = self._agent.publish(config)
         except ConfigError as fault:
             return succeed(Answer(error=str(fault)))
-        asked = self._agent.publish(config).addTimeout(_PATIENCE, self._agent.reactor)
+        asked = publishing.addTimeout(_PATIENCE, self._agent.reactor)
         self._waiting.add(asked)
 
         def done(result: Any) -> Any:
             self._waiting.discard(asked)
             return result
 
-        return asked.addBoth(done).addCallback(lambda server: Answer(addresses=server.addresses))
+        return asked.addBoth(done).addCallback(
+            lambda server: Answer(addresses=server.addresses, note=config.target_note)
+        )
 
     def _answer(self, answer: Answer) -> None:
         if self.connected:
@@ -170,12 +175,12 @@ def _answers(path: str) -> bool:
         return attempt.connect_ex(path) == 0
 
 
-def ask_agent(path: str, request: Publish | Withdraw) -> tuple[str, ...]:
+def ask_agent(path: str, request: Publish | Withdraw) -> Answer:
     """
     Ask a running agent, and wait for the answer.
 
     @param path: its socket.
-    @return: where clients reach the server.
+    @return: what came of it, fit for a terminal.
     @raise StateError: nobody answers there, or the agent says no.
     """
     try:
@@ -195,4 +200,6 @@ def ask_agent(path: str, request: Publish | Withdraw) -> tuple[str, ...]:
         raise StateError(f"{path}: what answers is no agent") from None
     if answer.error:
         raise StateError(answer.error)
-    return tuple(map(printable, answer.addresses))
+    return Answer(
+        addresses=tuple(map(printable, answer.addresses)), note=printable(answer.note, 1024)
+    )

@@ -43,6 +43,7 @@ from relaytunnel.agent.control import RelayControl
 from relaytunnel.agent.local import listen_locally
 from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState
+from relaytunnel.agent.targets import check_targets
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
 from relaytunnel.channel.edges import EdgeWatch
@@ -85,6 +86,10 @@ class AgentService(Service):
     _draining: Deferred[bool] | None = None
 
     def __init__(self, config: AgentConfig, invitation: Invitation, reactor: Any) -> None:
+        """
+        @raise ConfigError: of some target no endpoint can be made.
+        """
+        check_targets(reactor, config.servers)
         self.reactor = reactor
         self.limits = config.limits
         self.splices: dict[int, IRunningSplice] = {}
@@ -114,6 +119,8 @@ class AgentService(Service):
         if self._local_path is not None:
             self._local = listen_locally(self.reactor, self._local_path, self)
         super().startService()
+        for server in self._config.servers:
+            self._note(server)
         self.edges = EdgeWatch(self.reactor)
         self.journal = Journal(self.reactor, Logger())
         self.deadlines = Deadlines(self.reactor)
@@ -134,6 +141,10 @@ class AgentService(Service):
             clock=self.reactor,
         )
         self._client.startService()
+
+    def _note(self, server: ServerConfig) -> None:
+        if server.target_note:
+            self._log.info("{note}", note=server.target_note)
 
     def new_control(self) -> RelayControl:
         """
@@ -284,7 +295,10 @@ class AgentService(Service):
 
         @return: fires when clients can reach it; fails with L{Rejection} if
             the relay turns it down.
+        @raise ConfigError: no endpoint can be made of its target.
         """
+        check_targets(self.reactor, [config])
+        self._note(config)
         asked: Deferred[OwnServer] = Deferred()
         self._asked.setdefault(config.id, []).append(asked)
         self.state.servers.add(config)
@@ -324,6 +338,7 @@ class AgentService(Service):
         ]
         if fixed:
             raise ConfigError(fixed)
+        check_targets(self.reactor, config.servers)
         self._config = config
         changed = []
         if config.limits != before.limits:
@@ -338,6 +353,7 @@ class AgentService(Service):
             changed.append(f"[[server]] '{name}' is withdrawn")
         for name, server in wanted.items():
             if had.get(name) != server:
+                self._note(server)
                 self.state.servers.add(server)
                 self.send(registration(server))
                 changed.append(

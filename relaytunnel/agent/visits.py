@@ -10,21 +10,12 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.error import (
-    ConnectError,
-    ConnectionRefusedError,
-    DNSLookupError,
-    TCPTimedOutError,
-)
-from twisted.internet.error import (
-    TimeoutError as ConnectTimeout,
-)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from relaytunnel.agent.channels import DataChannels, OneProtocol
+from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.servers import OwnServer
+from relaytunnel.agent.targets import describe_target, dial_target
 from relaytunnel.agent.visit import AgentVisit, new_visit
 from relaytunnel.channel.dialling import Address, Attempt
 from relaytunnel.channel.edges import EdgeWatch
@@ -32,6 +23,7 @@ from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.limits import Limits
+from relaytunnel.config.names import printable
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
@@ -125,15 +117,10 @@ class ServedClient:
         if self._server.target_address is not None and around.edges.works:
             self._connect(self._server.target_address, self._server_connected, self._server_failed)
             return
-        endpoint = clientFromString(around.reactor, self._server.config.target)
-        connecting: Deferred[Any] = endpoint.connect(
-            OneProtocol(
-                lambda: TCPChannel(
-                    around.reactor, around.limits, around.edges, self._server_connected
-                )
-            )
+        connecting = dial_target(
+            around.reactor, around.limits, around.edges, self._server.config.target
         )
-        self._pursue(connecting, self._server_failed)
+        self._pursue(connecting, self._server_failed, self._server_connected)
 
     def _server_connected(self, channel: TCPChannel) -> None:
         self._server_channel = channel
@@ -148,6 +135,12 @@ class ServedClient:
         )
 
     def _server_failed(self, failure: Failure) -> None:
+        self._log.debug(
+            "session {session}: {server} cannot be reached: {reason}",
+            session=self._notify.session,
+            server=self._notify.connection_id,
+            reason=printable(failure.getErrorMessage()),
+        )
         self.visit.server_failed(describe_target(failure, self._around.limits.dial))
 
     # S10
@@ -438,24 +431,3 @@ def _timed_out(result: Any, limit: float) -> Any:
 
 def _no_data_channel(reason: str) -> Failing:
     return Failing(Code.INTERNAL, f"the agent has no data channel to the relay: {reason}"[:256])
-
-
-def describe_target(failure: Failure, limit: float) -> Failing:
-    """
-    Say why a target could not be reached, so that the client may read it: no
-    address from inside is in it.
-
-    @param limit: seconds after which it was given up.
-    """
-    if failure.check(ConnectionRefusedError):
-        return Failing(Code.REFUSED_BY_TARGET, "the target refused the connection")
-    if failure.check(TimeoutError, ConnectTimeout, TCPTimedOutError):
-        return Failing(Code.TIMEOUT, f"the target did not answer within {limit:g} s")
-    if failure.check(DNSLookupError):
-        return Failing(Code.TARGET_UNREACHABLE, "the target's name is unknown to the agent")
-    if failure.check(ConnectError):
-        return Failing(
-            Code.TARGET_UNREACHABLE,
-            f"the target cannot be reached: {failure.value.__doc__ or 'no route'}".rstrip("."),
-        )
-    return Failing(Code.TARGET_UNREACHABLE, "the target cannot be reached")

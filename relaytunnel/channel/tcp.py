@@ -240,14 +240,14 @@ class TCPChannel(Protocol):
         if self._watched >= 0 and self._edges is not None:
             self._edges.forget(self._watched)
             self._watched = -1
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
         if isinstance(self.transport, TLSMemoryBIOProtocol) and reason.check(ConnectionDone):
             self._tls_closed()
         if not self._over:
             self._over = True
             self._receiver.channel_lost(Lost.RESET)
+        if self._alarm is not None:  # also that of a close upon the news
+            self._alarm.cancel()
+            self._alarm = None
         self.holding.take()
         self._unhook()
 

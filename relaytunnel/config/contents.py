@@ -14,7 +14,6 @@ from typing import Literal, TypeVar
 
 import relaytunnel.wire.invitation as wire_invitation
 from relaytunnel.config.access import Network, networks
-from relaytunnel.config.endpoints import target
 from relaytunnel.config.hosts import host_right
 from relaytunnel.config.limits import LIMIT_KEYS, Limits
 from relaytunnel.config.model import (
@@ -36,7 +35,7 @@ from relaytunnel.config.names import (
     publish_pattern,
     shown,
 )
-from relaytunnel.config.server import http_mode, proxy_version
+from relaytunnel.config.server import given_target, http_mode, proxy_version
 from relaytunnel.config.tables import Table, given, key_shown, nearest
 from relaytunnel.config.users import password_hash, secret_hash, user_name
 from relaytunnel.errors import ConfigError, InvitationError
@@ -143,7 +142,7 @@ def _server(table: Table, stand_in: str) -> ServerConfig:
     )
     return ServerConfig(
         id=table.text("id", connection_id, stand_in, must=True),
-        target=table.text("target", target, "tcp:localhost:1", must=True),
+        target=table.text("target", given_target, "tcp:localhost:1", must=True),
         reach=table.texts("reach", Reach.parse, ()),
         allow=table.texts("allow", _network, ()),
         data=table.text("data", _data, "tls"),

@@ -9,19 +9,33 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+import msgspec
+
 import relaytunnel.config.users as given_users
 from relaytunnel.config.access import Network
 from relaytunnel.config.checked import Checked, once
+from relaytunnel.config.endpoints import is_url, speaks_tls
 from relaytunnel.config.endpoints import target as endpoint_target
 from relaytunnel.config.names import Reach, connection_id, port_number, shown
 from relaytunnel.errors import ConfigError
 
-__all__ = ["MOST_SESSIONS", "ServerConfig", "http_mode", "proxy_version"]
+__all__ = ["MOST_SESSIONS", "ServerConfig", "given_target", "http_mode", "proxy_version"]
 
 MOST_SESSIONS = 1_000_000
 """As many as a limit of sessions can be."""
 
 _OPTION = re.compile(r",(?:(port|proxy|http)=([^,:/]*)|(listed))\Z")
+
+
+def given_target(text: str) -> str:
+    """
+    Check a target, and leave a URL as it is, for what it means to be told.
+
+    @return: the client endpoint that it is, or the URL.
+    @raise ValueError: it is none of the forms of a target.
+    """
+    meant = endpoint_target(text)
+    return text if is_url(text) else meant
 
 
 def proxy_version(text: str) -> Literal["", "v1", "v2"]:
@@ -83,11 +97,14 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
     sessions_per_client: int = 0
     proxy: Literal["", "v1", "v2"] = ""
     http: Literal["requests", "raw"] = "requests"
+    _target_url: str = ""
 
     def __post_init__(self) -> None:
         faults: list[str] = []
         place = f"[[server]] {shown(self.id)}"
         self.settle(faults, "id", f"{place} id", connection_id)
+        if is_url(self.target):
+            msgspec.structs.force_setattr(self, "_target_url", self.target)
         self.settle(faults, "target", f"{place} target", endpoint_target)
         faults += once((r for r in self.reach if str(r) != "port:0"), f"{place} reach")
         if self.data not in ("tls", "plain"):
@@ -95,6 +112,11 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
         self.settle(faults, "users", f"{place} users", given_users.users)
         self.settle(faults, "proxy", f"{place} proxy", proxy_version)
         self.settle(faults, "http", f"{place} http", http_mode)
+        if self.proxy and speaks_tls(self.target):
+            faults.append(
+                f"{place} proxy: a server that is spoken TLS to cannot be told of its clients"
+                " ahead of it; leave one of them out"
+            )
         if not 0 <= self.sessions_per_client <= MOST_SESSIONS:
             faults.append(
                 f"{place} sessions-per-client: {self.sessions_per_client} is not from 0 to"
@@ -107,6 +129,14 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
                 )
         if faults:
             raise ConfigError(faults)
+
+    @property
+    def target_note(self) -> str:
+        """What the target means, a line, where that is not what was given."""
+        if not self._target_url:
+            return ""
+        kind = "over TLS, its certificate verified" if speaks_tls(self.target) else "plain TCP"
+        return f"{self.id}: the target {self._target_url} means {self.target}, {kind}"
 
     @classmethod
     def from_option(cls, option: str) -> ServerConfig:
@@ -134,7 +164,7 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
                 reach = (Reach("name"), Reach("port", str(port)))
             return cls(
                 id=connection_id(name),
-                target=endpoint_target(where),
+                target=given_target(where),
                 reach=reach,
                 listed="listed" in wishes,
                 proxy=proxy_version(wishes.get("proxy", "")),

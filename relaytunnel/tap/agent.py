@@ -136,7 +136,7 @@ def makeService(options: Options) -> IService:
 
     try:
         service = AgentService(options.agent_config, options.invitation, reactor)
-    except StateError as fault:
+    except (ConfigError, StateError) as fault:
         raise SystemExit(f"twistd agent: {fault}") from None
     signals = Signals(reactor, service, options.read if options["config"] else None)
     return Told(

@@ -21,7 +21,7 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from relaytunnel.agent.local import Publish, Withdraw, _Socket, ask_agent, listen_locally
+from relaytunnel.agent.local import Answer, Publish, Withdraw, _Socket, ask_agent, listen_locally
 from relaytunnel.agent.servers import OwnServer
 from relaytunnel.config import ServerConfig
 from relaytunnel.errors import Code, Rejection, StateError
@@ -85,10 +85,17 @@ class LocalTests(TestCase):
         """
         Who asks is told where clients find the server.
         """
-        addresses = await self.ask(Publish("web=127.0.0.1:80,port=0"))
-        self.assertEqual(addresses, ("http://web.localhost/",))
+        answer = await self.ask(Publish("web=127.0.0.1:80,port=0"))
+        self.assertEqual(answer, Answer(addresses=("http://web.localhost/",)))
         (config,) = self.agent.published
         self.assertEqual(config, ServerConfig.from_option("web=127.0.0.1:80,port=0"))
+
+    async def test_url(self) -> None:
+        """
+        Who gives a URL is told what it means.
+        """
+        answer = await self.ask(Publish("web=http://127.0.0.1:80/"))
+        self.assertIn("means tcp:127.0.0.1:80", answer.note)
 
     async def test_rejected(self) -> None:
         """
@@ -135,7 +142,7 @@ class LocalTests(TestCase):
         """
         A server that is published can be withdrawn, another cannot.
         """
-        self.assertEqual(await self.ask(Withdraw("web")), ())
+        self.assertEqual(await self.ask(Withdraw("web")), Answer())
         fault = await self.assertFailure(self.ask(Withdraw("nothing")), StateError)
         self.assertIn("publishes no nothing", str(fault))
 

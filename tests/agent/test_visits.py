@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.agent.service import AgentService
-from relaytunnel.agent.visits import describe_target
+from relaytunnel.agent.targets import describe_target
 from relaytunnel.channel.identity import own_identity
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.errors import Code

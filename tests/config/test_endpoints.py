@@ -193,3 +193,64 @@ class TargetTests(SynchronousTestCase):
         ):
             error = self.assertRaises(ValueError, target, text)
             self.assertIn(reason, str(error))
+
+
+class URLTests(SynchronousTestCase):
+    """
+    Targets as people copy them from a browser, or by habit.
+    """
+
+    def refused(self, text: str, reason: str) -> None:
+        error = self.assertRaises(ValueError, target, text)
+        self.assertIn(reason, str(error))
+
+    def test_meant(self) -> None:
+        """
+        A URL of host and port is an endpoint, over TLS if it says so.
+        """
+        for text, meant in (
+            ("http://127.0.0.1:8080", "tcp:127.0.0.1:8080"),
+            ("HTTP://localhost/", "tcp:localhost:80"),
+            ("https://web.example", "tls:web.example:443"),
+            ("https://web.example:8443/", "tls:web.example:8443"),
+            ("http://[::1]:80/", r"tcp:\:\:1:80"),
+            (":8080", "tcp:localhost:8080"),
+        ):
+            self.assertEqual(target(text), meant)
+
+    def test_did_you_mean(self) -> None:
+        """
+        What cannot be is refused with what may have been meant.
+        """
+        for text, meant in (
+            ("http://a:80/path", "'http://a:80/'"),
+            ("http://user:word@a:80", "'http://a:80/'"),
+            ("http://a:80?x", "'http://a:80/'"),
+            ("wss://a:1/x", "'https://a:1'"),
+            ("ssh://a:22", "'a:22'"),
+            ("localhost:80/", "'localhost:80'"),
+            ("tcp6:localhost:80", "'tcp:localhost:80'"),
+            ("https:a.example", "'https://a.example'"),
+            ("8080", "':8080'"),
+            ("/run/web.sock", "'unix:/run/web.sock'"),
+        ):
+            self.refused(text, f"did you mean {meant}?")
+        for text in ("http://", "https://:443", "http://a:x", "http://a:0", "http://[a]:80"):
+            self.refused(text, text)
+
+    def test_names(self) -> None:
+        """
+        Hosts that no resolver could be asked for are refused in any form.
+        """
+        for host in ("a" * 64, ".".join(["a" * 60] * 5), "a..b", ".", "\u2028x"):
+            for text in (f"{host}:80", f"tcp:{host}:80", f"http://{host}", f"tls:{host}:1"):
+                self.assertRaises(ValueError, target, text)
+        self.assertEqual(target("my_service:80"), "tcp:my_service:80")
+
+    def test_paths(self) -> None:
+        """
+        So are paths of UNIX sockets that no kernel would take.
+        """
+        self.refused("unix:/" + "x" * 200, "bytes at most")
+        self.refused("unix:/" + "\u00e4" * 100, "bytes at most")
+        self.assertEqual(target("unix:/" + "x" * 90), "unix:/" + "x" * 90)

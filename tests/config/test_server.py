@@ -46,6 +46,14 @@ class ForWhomTests(Faulty):
         )
         self.assertEqual((server.users, server.proxy), ((("alice", HASH),), ""))
 
+    def test_proxy_and_tls(self) -> None:
+        """
+        Ahead of TLS with its target an agent says nothing.
+        """
+        for text in ("https://web.example", "tls:web.example:443", "ssl:web.example:443"):
+            faults = self.faults(ServerConfig, id="web", target=text, proxy="v2")
+            self.assertIn("leave one of them out", faults[0])
+
     def test_faults(self) -> None:
         """
         Each fault has its line, and no hash is in it.

@@ -153,10 +153,10 @@ def _build() -> Callable[[_Core], Stay]:
         core.reception.publisher.take_back(server)
         core.reception.visits.room.forget(server)
 
-    def leave(core: _Core, agent: Agent, reason: str) -> None:
+    def leave(core: _Core, agent: Agent, reason: str, returning: bool = False) -> None:
         for server in core.reception.registry.leave(agent):
             remove(core, server)
-        core.reception.visits.agent_left(agent)
+        core.reception.visits.agent_left(agent, returning)
         core.reception.log.emit(
             LogLevel.info,
             ("gone", agent.agent_id),
@@ -349,7 +349,7 @@ def _build() -> Callable[[_Core], Stay]:
         if code is Code.REVOKED:
             for server in agent.servers.values():
                 server.withdrawn = True
-        leave(core, agent, f"{code.value}: {reason}")
+        leave(core, agent, f"{code.value}: {reason}", code is Code.SUPERSEDED)
 
     @pep614(Present.upon(Stay.goodbye).to(Over))
     def part(stay: Stay, core: _Core, agent: Agent, message: Goodbye) -> None:
@@ -366,7 +366,7 @@ def _build() -> Callable[[_Core], Stay]:
 
     @pep614(Present.upon(Stay.lost).to(Over))
     def lose(stay: Stay, core: _Core, agent: Agent, reason: str) -> None:
-        leave(core, agent, reason)
+        leave(core, agent, reason, True)
 
     @pep614(Greeting.upon(Stay.dismiss).to(Over))
     def dismiss_unknown(stay: Stay, core: _Core, code: Code, reason: str) -> None:

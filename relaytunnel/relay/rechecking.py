@@ -5,7 +5,7 @@ present is looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -47,10 +47,14 @@ class Rechecking:
         accounts: IAccounts,
         registry: Registry,
         reservations: Reservations,
+        absent: Callable[[Mapping[str, Rights]], object] = lambda rights: None,
     ) -> None:
         """
         @param reservations: kept true to what the accounts have a right to.
+        @param absent: told what the accounts allow, for what is left of agents
+            that are not present.
         """
+        self._absent = absent
         self._accounts = accounts
         self._registry = registry
         self._reservations = reservations
@@ -92,6 +96,7 @@ class Rechecking:
         # An agent that came meanwhile has an answer of its own, perhaps a newer one.
         for agent in present:
             self._recheck(agent, rights.get(agent.agent_id))
+        self._absent(rights)
 
     @staticmethod
     def _recheck(agent: Agent, rights: Rights | None) -> None:

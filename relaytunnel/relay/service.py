@@ -183,7 +183,11 @@ class RelayService(Service):
             raise
         super().startService()
         self._rechecking = Rechecking(
-            self._reactor, self.accounts, self.registry, self.publisher.reservations
+            self._reactor,
+            self.accounts,
+            self.registry,
+            self.publisher.reservations,
+            self.visits.recheck_absent,
         )
         self._rechecking.start()
         self._announce()

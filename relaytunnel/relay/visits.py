@@ -11,7 +11,7 @@ ticket is about.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
 from relaytunnel.machines import build
 from relaytunnel.relay.finding import check_access
-from relaytunnel.relay.registry import Agent, PublishedServer
+from relaytunnel.relay.registry import Agent, PublishedServer, RightsView
 from relaytunnel.relay.waiting import Place, WaitingRoom
 from relaytunnel.steps import happened
 from relaytunnel.wire.messages import Cancel, Notify
@@ -329,6 +329,7 @@ class Visits:
     sessions: dict[int, Place[Visit]] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
     deadlines: Deadlines = field(init=False)
+    _absent: dict[int, Place[Visit]] = field(default_factory=dict)
     _alarm: IDelayedCall | None = None
     _calling: bool = False
 
@@ -383,6 +384,7 @@ class Visits:
         A session is over, and perhaps it is another one's turn.
         """
         agent_id = place.server.agent.agent_id
+        self._absent.pop(place.session, None)
         self.room.leave(place)
         if self._alarm is not None:
             self._call(agent_id)
@@ -477,22 +479,48 @@ class Visits:
         @return: C{None} if the ticket joins nothing.
         """
         place = self.room.redeem(ticket, plain)
+        if place is not None and self._absent:
+            self._absent.pop(place.session, None)
         if place is not None and self._alarm is not None:
             self._call(place.server.agent.agent_id)
         return place
 
-    def agent_left(self, agent: Agent) -> None:
+    def agent_left(self, agent: Agent, returning: bool = False) -> None:
         """
         A control channel is gone: those who wait for it are told.
+
+        @param returning: whether the agent itself may well be there still, so
+            that the data channels it has accepted sessions for (S8) come.
         """
         waiting = [each for each in self.sessions.values() if each.server.agent is agent]
         # First those in the queue: it is nobody's turn any more.
-        for visit in [each.visit for each in sorted(waiting, key=_after_the_queued)]:
-            visit.agent_lost()
+        for place in sorted(waiting, key=_after_the_queued):
+            if returning and place.accepted:
+                if place.waiting:
+                    self._absent[place.session] = place
+            else:
+                place.visit.agent_lost()
+
+    def recheck_absent(self, rights: Mapping[str, RightsView]) -> None:
+        """
+        Call off what was accepted over a control channel that is gone, where
+        its agent's account does not allow it any more.
+
+        @param rights: those of all accounts, by agent ID.
+        """
+        for number, place in list(self._absent.items()):
+            if place.session != number or not place.waiting:
+                del self._absent[number]
+                continue
+            known = rights.get(place.server.agent.agent_id)
+            if known is None or not place.server.covered(known):
+                del self._absent[number]
+                place.visit.agent_lost()
 
     def _place(self, agent: Agent, session: int) -> Place[Visit] | None:
         place = self.sessions.get(session)
-        if place is not None and place.server.agent is not agent:
+        # It may have come back since, on another control channel.
+        if place is not None and place.server.agent.agent_id != agent.agent_id:
             raise ProtocolError(f"session {session} is not this agent's")
         return place
 

@@ -56,8 +56,8 @@ class Place(Generic[V]):
 
     @ivar session: the relay's number for it.
     @ivar ticket: what the data channel has to present; empty while it is
-        queued.  It is good for this session alone, and dies with the stay of
-        the agent that was notified.
+        queued.  It is good for this session alone.  With the control channel
+        of the agent that was notified it dies, unless the agent has accepted.
     @ivar client: what its client's address counts for.
     @ivar many: whether that is the address of many clients.
     @ivar size: bytes of the client that were held when it came.

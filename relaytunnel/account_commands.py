@@ -14,7 +14,6 @@ import json
 import os
 import re
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -341,15 +340,9 @@ def _online(state: StateDirectory) -> _Refused | None:
         with direct.open(request, timeout=5) as answer:
             status = msgspec.json.decode(answer.read())
         return {
-            str(agent["id"]): [str(claim) for claim in agent["refused_claims"]]
+            # A relay of an older version does not say what it refuses.
+            str(agent["id"]): [str(claim) for claim in agent.get("refused_claims", ())]
             for agent in status["agents"]
         }
-    except (
-        OSError,
-        urllib.error.URLError,
-        msgspec.DecodeError,
-        AttributeError,
-        KeyError,
-        TypeError,
-    ):
+    except (OSError, msgspec.DecodeError, AttributeError, KeyError, TypeError):
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from shlex import quote
 from typing import Protocol
 
 from relaytunnel.config.hosts import RelayNames, parents
@@ -59,8 +60,8 @@ def grant_command(agent: str, claims: Iterable[str]) -> str:
     @return: the command that gives an account the right to these claims, to
         be typed in a shell.
     """
-    hosts = (f"'{claim}'" if claim.startswith(_WILDCARD) else claim for claim in claims)
-    return " ".join((f"relaytunnel grant {agent}", *(f"--host {host}" for host in hosts)))
+    hosts = (f"--host {quote(claim)}" for claim in claims)
+    return " ".join((f"relaytunnel grant {quote(agent)}", *hosts))
 
 
 def claimed(names: RelayNames, connection_id: str, reach: Iterable[Reach]) -> tuple[str, ...]:

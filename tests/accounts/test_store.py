@@ -23,6 +23,43 @@ DAY = 24 * 3600.0
 START = 1_700_000_000.0
 
 
+def first_version(path: str, publish: str = '["*"]') -> str:
+    """
+    Make a database as the first version did.
+
+    @param publish: the patterns of the agent C{first}, as they are stored.
+    @return: the secret of the agent C{office}.
+    """
+    secret = new_secret()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE agents (id VARCHAR(255) NOT NULL, publish TEXT NOT NULL,"
+            " ports TEXT NOT NULL, created DOUBLE NOT NULL, last_seen DOUBLE,"
+            " PRIMARY KEY (id));"
+            "CREATE TABLE meta (key VARCHAR(64) NOT NULL, value INTEGER NOT NULL,"
+            " PRIMARY KEY (key));"
+            "CREATE TABLE secrets (id INTEGER NOT NULL, agent VARCHAR(255) NOT NULL,"
+            " hash TEXT NOT NULL, created DOUBLE NOT NULL, expires DOUBLE, PRIMARY KEY (id),"
+            " FOREIGN KEY(agent) REFERENCES agents (id) ON DELETE CASCADE);"
+            "CREATE INDEX ix_secrets_agent ON secrets (agent);"
+            "INSERT INTO meta VALUES ('schema', 1), ('revision', 3);"
+        )
+        rows = (
+            ("first", publish, "[[20000, 20999]]", None),
+            ("home", '["*"]', "[]", None),
+            ("office", '["web", "*.office"]', "[[20000, 20099]]", START + 5),
+        )
+        for name, patterns, ports, seen in rows:
+            row = (name, patterns, ports, START, seen)
+            database.execute("INSERT INTO agents VALUES (?, ?, ?, ?, ?)", row)
+        database.execute(
+            "INSERT INTO secrets (agent, hash, created) VALUES ('office', ?, ?)",
+            (hash_generated(secret), START),
+        )
+        database.commit()
+    return secret
+
+
 class StoreCase(SynchronousTestCase):
     """
     A store in a directory of its own, and a clock that stands still.
@@ -581,7 +618,7 @@ class FileTests(StoreCase):
         agent that the relay invited by itself.
         """
         old = self.path + ".old"
-        secret, at = self.first_version(old), START
+        secret, at = first_version(old), START
         self.path = old
         store = self.opened()
         self.assertTrue(store.upgraded)
@@ -605,7 +642,7 @@ class FileTests(StoreCase):
         A first agent whose rights the operator made narrower is given none.
         """
         self.path = self.path + ".old"
-        self.first_version(self.path, '["web"]')
+        first_version(self.path, '["web"]')
         rights = self.opened().rights("first")
         assert rights is not None
         self.assertEqual(rights.hosts, ())
@@ -615,7 +652,7 @@ class FileTests(StoreCase):
         The process from which this one takes over works on with the tables.
         """
         self.path = self.path + ".old"
-        self.first_version(self.path)
+        first_version(self.path)
         with closing(sqlite3.connect(self.path)) as before:
             store = self.opened()
             before.execute(
@@ -631,7 +668,7 @@ class FileTests(StoreCase):
         Programs that open it at once do not get into each other's way.
         """
         self.path = self.path + ".old"
-        self.first_version(self.path)
+        first_version(self.path)
         script = (
             "import sys; from relaytunnel.accounts import AccountStore; "
             "AccountStore(sys.argv[1]).rotate('office')"
@@ -646,43 +683,6 @@ class FileTests(StoreCase):
         ]
         self.assertEqual([process.wait() for process in running], [0] * 4)
         self.assertEqual(self.opened().revision(), 7)
-
-    @staticmethod
-    def first_version(path: str, publish: str = '["*"]') -> str:
-        """
-        Make a database as the first version did.
-
-        @param publish: the patterns of the agent C{first}, as they are stored.
-        @return: the secret of the agent C{office}.
-        """
-        secret = new_secret()
-        with closing(sqlite3.connect(path)) as database:
-            database.executescript(
-                "CREATE TABLE agents (id VARCHAR(255) NOT NULL, publish TEXT NOT NULL,"
-                " ports TEXT NOT NULL, created DOUBLE NOT NULL, last_seen DOUBLE,"
-                " PRIMARY KEY (id));"
-                "CREATE TABLE meta (key VARCHAR(64) NOT NULL, value INTEGER NOT NULL,"
-                " PRIMARY KEY (key));"
-                "CREATE TABLE secrets (id INTEGER NOT NULL, agent VARCHAR(255) NOT NULL,"
-                " hash TEXT NOT NULL, created DOUBLE NOT NULL, expires DOUBLE, PRIMARY KEY (id),"
-                " FOREIGN KEY(agent) REFERENCES agents (id) ON DELETE CASCADE);"
-                "CREATE INDEX ix_secrets_agent ON secrets (agent);"
-                "INSERT INTO meta VALUES ('schema', 1), ('revision', 3);"
-            )
-            rows = (
-                ("first", publish, "[[20000, 20999]]", None),
-                ("home", '["*"]', "[]", None),
-                ("office", '["web", "*.office"]', "[[20000, 20099]]", START + 5),
-            )
-            for name, patterns, ports, seen in rows:
-                row = (name, patterns, ports, START, seen)
-                database.execute("INSERT INTO agents VALUES (?, ?, ?, ?, ?)", row)
-            database.execute(
-                "INSERT INTO secrets (agent, hash, created) VALUES ('office', ?, ?)",
-                (hash_generated(secret), START),
-            )
-            database.commit()
-        return secret
 
     def test_not_a_database(self) -> None:
         """

@@ -290,6 +290,40 @@ class RelayTextTests(SynchronousTestCase):
         faults = self.faults("[[agent]]\nid = 'a'\nsecret-hash = 'hunter2'")
         self.assertNotIn("hunter2", "".join(faults))
 
+    def test_names(self) -> None:
+        """
+        Names of the relay, and host names that an account may claim, are
+        checked and stand there in their one form.
+        """
+        config = load_relay_text(
+            "[relay]\nname = 'relay.example'\nnames = ['Apps.Example.', '192.0.2.1']\n"
+            "id-anywhere = true\ninvite-first = false\n"
+            f"[[agent]]\nid = 'a'\nsecret-hash = '{HASH}'\nhosts = ['WWW.Example', '*.b.Example']",
+            "relay.toml",
+        )
+        self.assertEqual(config.names, ("apps.example", "192.0.2.1"))
+        self.assertEqual((config.id_anywhere, config.invite_first), (True, False))
+        self.assertEqual(config.accounts[0].hosts, ("www.example", "*.b.example"))
+        self.assertEqual(config.all_names.below("web.apps.example"), "web")
+        default = load_relay_text("[relay]\n", "relay.toml")
+        self.assertEqual((default.id_anywhere, default.invite_first), (False, True))
+        self.assertEqual(
+            self.faults(
+                "[relay]\nnames = ['a b']\nid-anywhere = 1\ninvite-first = 'no'\n"
+                f"[[agent]]\nid = 'a'\nsecret-hash = '{HASH}'\nhosts = ['w*b', '10.0.0.1']"
+            ),
+            [
+                "relay.toml: [[agent]] 'a' hosts: 'w*b': each label between the dots is 1 to 63 of"
+                " a-z, 0-9 and '-', with no '-' at its ends",
+                "relay.toml: [[agent]] 'a' hosts: '10.0.0.1': an address is no name that a server"
+                " can have",
+                "relay.toml: [relay] names: 'a b': each label between the dots is 1 to 63 of a-z,"
+                " 0-9 and '-', with no '-' at its ends",
+                "relay.toml: [relay] id-anywhere: expected a boolean, given a whole number",
+                "relay.toml: [relay] invite-first: expected a boolean, given a string",
+            ],
+        )
+
     def test_several_ranges(self) -> None:
         """
         An account may have several ranges of ports.

@@ -183,6 +183,10 @@ class ReloadTests(_Running):
         self.assertEqual(len(self.relay.config.accounts), 1)
         found = await self.relay.accounts.rights("office")
         self.assertTrue(found is not None and found.may_publish("web"))
+        reservations = self.relay.publisher.reservations
+        shop = FileAccount(id="office", secret_hash=secret, hosts=("www.example",))
+        self.relay.reload(self.changed(accounts=(shop,)))
+        await eventually(lambda: reservations.claim("www.example", "first"), "it is known")
         self.relay.reload(self.changed(accounts=()))
         self.assertIsNone(await self.relay.accounts.rights("office"))
         await self.goes_on()

@@ -5,14 +5,17 @@ An agent that wants the clients of another one, on real sockets.
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from dataclasses import replace
 
 from msgspec import structs
 
 from relaytunnel.accounts import Rights
+from relaytunnel.admin.api import status
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
+from relaytunnel.relay.state import StateDirectory
 from relaytunnel.wire.messages import (
     Notify,
     Register,
@@ -22,6 +25,7 @@ from relaytunnel.wire.messages import (
     Withdraw,
     Withdrawn,
 )
+from tests.accounts.test_store import first_version
 from tests.running import HOST, RawControl, RunningCase, Target, echo, eventually, hello_page
 
 NAME = "relay.example.net"
@@ -206,6 +210,38 @@ class TheftTests(RunningCase):
         right = relay.registry.agents["thief"]
         await eventually(lambda: right.rights.may_claim("www.example.com"), "it has the right")
         self.assertEqual(relay.registry.servers, {})
+
+    async def test_upgraded(self) -> None:
+        """
+        After an upgrade nobody may claim anything, but for the first agent: the
+        log says so once, and who is refused is listed with the command.
+        """
+        path = os.path.abspath(self.mktemp())
+        StateDirectory(path).prepare()
+        secret = first_version(StateDirectory(path).database)
+        logged = self.logged()
+        relay = self.start_relay(name=NAME, state=path)
+        said = [text for text in logged if "need a right now" in text]
+        self.assertEqual(len(said), 1)
+        self.assertIn("'relaytunnel agents'", said[0])
+        office = await self.raw_agent(relay, invitation=relay.facts.invitation("office", secret))
+        office.say(
+            Register(connection_id="web", reach=("host:www.example.com", "sni:*.example.com")),
+            Register(connection_id="a.office"),
+        )
+        rejected = await office.hears(Rejected)
+        command = "relaytunnel grant office --host www.example.com --host '*.example.com'"
+        self.assertIn(command, rejected.reason)
+        self.assertTrue([text for text in logged if command in text])
+        await office.hears(StandingRequest)
+        self.assertEqual(list(relay.registry.servers), ["a.office"])
+        self.assertEqual(
+            status(relay)["agents"][0]["refused_claims"], ["www.example.com", "*.example.com"]
+        )
+        await relay.stopService()
+        del logged[:]
+        self.start_relay(name=NAME, state=path)
+        self.assertFalse([text for text in logged if "need a right now" in text])
 
     async def test_id_anywhere(self) -> None:
         """

@@ -8,7 +8,9 @@ import contextlib
 import gc
 import io
 import os
+import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -253,6 +255,35 @@ class ProgramTests(TestCase):
             *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
         )
         self.assertIn("invitation", self.last_line(done))
+
+    async def test_first_invitation(self) -> None:
+        """
+        The first invitation is shown at a terminal; where there is none, it is
+        in its file alone.
+        """
+        directory = empty_directory(self)
+        relay = await start_relay(self, directory / "piped")
+        await relay.program.wait_for("the first agent's invitation is in")
+        self.assertTrue(relay.invitation.startswith("relaytunnel://first:"))
+        self.assertNotIn("relaytunnel://", relay.program.output)
+        ours, its = os.openpty()
+        self.addCleanup(os.close, ours)
+        command = (
+            *(TWISTD, "-n", "--pidfile=", "relay", "--state", str(directory / "seen")),
+            *("--admin", "off", "--clients", f"tcp:{free_port()}:interface=127.0.0.1"),
+            *("--agents", f"tcp:{free_port()}:interface=127.0.0.1"),
+        )
+        with subprocess.Popen(command, stdout=its, stderr=its, stdin=its) as program:
+            os.close(its)
+            self.addCleanup(program.kill)
+            said = b""
+            until = time.monotonic() + 30
+            while b"--publish web=" not in said and time.monotonic() < until:
+                if select.select([ours], [], [], 1)[0]:
+                    said += os.read(ours, 4096)
+            program.kill()
+        kept = (directory / "seen" / "invitation").read_text().strip()
+        self.assertIn(f"--join '{kept}'", said.decode())
 
     async def test_options(self) -> None:
         """

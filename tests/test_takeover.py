@@ -321,7 +321,7 @@ class AccountTests(TakeoverCase):
 
         told = await gatherResults(
             [
-                *(deferToThread(command, "invite", "first") for _ in range(3)),
+                *(deferToThread(command, "rotate", "first") for _ in range(3)),
                 *(deferToThread(command, "invite", name, "--publish", "*") for name in "xyz"),
                 deferToThread(command, "revoke", "second"),
             ]

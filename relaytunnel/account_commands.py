@@ -139,13 +139,14 @@ def _asked_rights(
     )
     own = () if config is None else (config.name, *config.names)
     names = RelayNames(own if facts is None else (facts.name, *own))
-    for pattern in rights.hosts:
-        host = pattern.removeprefix("*.")
-        if host in names.names or names.below(host) is not None:
-            raise AccountError(
-                f"--host {pattern}: the names below the relay's own belong to connection IDs;"
-                " --publish ID gives an agent the name ID.RELAYNAME"
-            )
+    for option, fault_of, patterns in (
+        ("host", names.right_fault, rights.hosts),
+        ("publish", names.id_fault, rights.publish),
+    ):
+        for pattern in patterns:
+            fault = fault_of(pattern)
+            if fault is not None:
+                raise AccountError(f"--{option} {pattern}: {fault}")
     return rights
 
 

@@ -323,8 +323,12 @@ class RightsTests(CommandTests):
         for host in ("relay.example.net", "*.relay.example.net", "a.web.relay.example.net"):
             code, _, err = self.operate("grant", "office", "--host", host)
             self.assertEqual(code, 1)
-            self.assertIn("--publish", err)
+            self.assertIn("belong to the servers with these IDs", err)
             self.assertEqual(self.operate("invite", "other", "--host", host)[0], 1)
+            if "*" not in host:
+                code, _, err = self.operate("grant", "office", "--publish", host)
+                self.assertEqual(code, 1)
+                self.assertIn("relay", err)
         self.assertEqual(self.operate("grant", "office", "--host", "*.example.net")[0], 0)
 
     def test_wrong_words(self) -> None:

@@ -203,6 +203,17 @@ class RelayNames:
                 return f"{name} means something else at this relay"
         return None
 
+    def right_fault(self, pattern: str) -> str | None:
+        """
+        Why a right to these host names would have no effect here, or L{None}.
+
+        @param pattern: as of L{host_right}.
+        """
+        name = pattern.removeprefix(_WILDCARD)
+        if name in self.names or self.below(name) is not None:
+            return f"{_BELOW}; a right to publish ID gives ID.RELAYNAME"
+        return None
+
     def claim_fault(self, claim: str, connection_id: str) -> str | None:
         """
         Why the server of this ID may not have this claim, whatever its account

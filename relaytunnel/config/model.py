@@ -211,6 +211,14 @@ class RelayConfig(Checked, frozen=True, rename="kebab"):
         if self.key and not self.certificate:
             faults.append("[tls] certificate: missing; a key needs its certificate")
         faults += once((account.id for account in self.accounts), "[[agent]] id")
+        if not faults:
+            names = self.all_names
+            faults += [
+                f"[[agent]] {shown(account.id)} hosts: '{pattern}': {fault}"
+                for account in self.accounts
+                for pattern in account.hosts
+                if (fault := names.right_fault(pattern)) is not None
+            ]
         if faults:
             raise ConfigError(faults)
 

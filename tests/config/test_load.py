@@ -324,6 +324,16 @@ class RelayTextTests(SynchronousTestCase):
             ],
         )
 
+    def test_hosts_below_the_relay(self) -> None:
+        """
+        A right to names that belong to IDs would have no effect, and is a fault.
+        """
+        relay = "[relay]\nname = 'relay.example'\nnames = ['apps.example']\n"
+        account = f"[[agent]]\nid = 'a'\nsecret-hash = '{HASH}'\n"
+        for pattern in ("*.relay.example", "web.apps.example", "localhost"):
+            (fault,) = self.faults(f"{relay}{account}hosts = ['*.example', '{pattern}']")
+            self.assertIn(f"[[agent]] 'a' hosts: '{pattern}': names below the relay's own", fault)
+
     def test_several_ranges(self) -> None:
         """
         An account may have several ranges of ports.

@@ -131,7 +131,7 @@ class FirewallTestCase(TestCase):
 
     async def fetches_through(self, relay: Relay) -> None:
         await self.fetches(
-            self.client, "--header", "Host: web.example", f"http://{relay.clients}/body"
+            self.client, "--header", "Host: web.localhost", f"http://{relay.clients}/body"
         )
 
 

@@ -139,7 +139,7 @@ class OptionsTests(SynchronousTestCase):
         It is our version that is shown.
         """
         said: list[str] = []
-        self.patch(__import__("builtins"), "print", lambda text: said.append(text))
+        self.patch(__import__("builtins"), "print", lambda text, **_: said.append(text))
         with self.assertRaises(SystemExit) as caught:
             self.parsed("--version")
         self.assertEqual(caught.exception.code, 0)

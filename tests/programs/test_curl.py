@@ -137,7 +137,7 @@ class CurlTests(TestCase):
         """
         await self.greets(f"{self.web}/visit/hello")
         url = f"http://{self.relay.clients}/visit/hello"
-        await self.greets("--header", "Host: web.example", url)
+        await self.greets("--header", "Host: web.localhost", url)
 
     async def test_by_own_port(self) -> None:
         """

@@ -26,8 +26,8 @@ from relaytunnel.arrival import (
     parse_authority,
     parse_host,
 )
-from relaytunnel.arrival.choosing import PATH, Asking, asking
-from relaytunnel.arrival.credentials import basic_login, cookie_value
+from relaytunnel.arrival.choosing import PATH, Asker, Asking, asking
+from relaytunnel.arrival.credentials import LONGEST_CHOICE, basic_login, cookie_value
 from relaytunnel.errors import Code, Failing, ProtocolError
 
 __all__ = ["TARGETS"]
@@ -58,6 +58,15 @@ class _Servers:
         if connection_id in self._known:
             return None
         return Failing(Code.NO_SUCH_SERVER, f"no server is published as {connection_id}")
+
+    def remember(self, connection_id: str) -> str | None:
+        return f"signed.{connection_id}"
+
+    def remembered(self, token: str) -> str | None:
+        return token.removeprefix("signed.") if token.startswith("signed.") else None
+
+    def has_names_below(self, host: str) -> bool:
+        return host.endswith("localhost")
 
 
 _CODES = list(Code)
@@ -271,7 +280,7 @@ class _Tags(HTMLParser):
 
 
 def _shape(asked: Asking) -> list[tuple[str, tuple[str, ...]]]:
-    page = asked.answer(_NONE, None, "text/html", False)
+    page = asked.answer(_NONE, Asker(accept="text/html"))
     tags = _Tags()
     tags.feed(page.partition(b"\r\n\r\n")[2].decode())
     tags.close()
@@ -295,9 +304,14 @@ def _asking(data: bytes) -> None:
     if asked.chosen is not None:
         _check_host(asked.chosen)
     for servers, head_only in ((_SOME, False), (_NONE, True)):
-        response = asked.answer(
-            servers, remembered.decode("latin-1"), accept.decode("latin-1"), head_only
+        asker = Asker(
+            token=remembered.decode("latin-1"),
+            accept=accept.decode("latin-1"),
+            head_only=head_only,
+            posts=head_only,
+            same_origin=head_only,
         )
+        response = asked.answer(servers, asker)
         _check_response(response)
         holds(not head_only or response.endswith(b"\r\n\r\n"), "HEAD has no body")
     plain = _plain_shape(bool(asked.query), asked.chosen is not None, asked.direct)
@@ -321,7 +335,9 @@ def _credentials(data: bytes) -> None:
     found = cookie_value(cookies)
     if found is not None:
         again = f"relaytunnel={found}".encode("latin-1")
-        same(cookie_value([b"a=b; " + again + b"; relaytunnel=x"]), found, "the first one")
+        same(cookie_value([b"a=b; " + again + b"; c=d"]), found, "written and read")
+        same(cookie_value([b"a=b; " + again + b"; relaytunnel=x"]), "", "two are none")
+        holds(len(found) <= LONGEST_CHOICE, "it is bounded")
         holds(is_printable(b"relaytunnel") and ";" not in found, "a cookie ends at a ';'")
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel, formatEvent
+from twisted.logger import LogLevel, formatEvent
 
 __all__ = ["RateLimitedLog"]
 
@@ -38,6 +38,15 @@ class _Kind:
         self.last: dict[str, object] = {}
 
 
+class Emitter(Protocol):
+    """
+    What lines are written to: a L{Logger}, or what is quicker.
+    """
+
+    def emit(self, level: Any, format: str, **fields: Any) -> None:  # noqa: A002
+        """Write a line."""
+
+
 class RateLimitedLog:
     """
     A log of which nobody else decides how long it gets.
@@ -50,7 +59,7 @@ class RateLimitedLog:
     def __init__(
         self,
         clock: IReactorTime,
-        log: Logger,
+        log: Emitter,
         burst: int = _BURST,
         interval: float = _INTERVAL,
     ) -> None:
@@ -65,7 +74,7 @@ class RateLimitedLog:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._alarm: IDelayedCall | None = None
 
-    def emit(self, level: Any, kind: Hashable, format: str, **fields: object) -> None:  # noqa: A002
+    def emit(self, level: Any, kind: Hashable, format: str, **fields: Any) -> None:  # noqa: A002
         """
         Write a line, or count it.
 

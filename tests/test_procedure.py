@@ -30,6 +30,7 @@ from relaytunnel.deadlines import Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError
 from relaytunnel.interfaces import IChannel, Lost
 from relaytunnel.relay.agents import AgentSession
+from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.client import ClientVisit
 from relaytunnel.relay.clients import Clients
 from relaytunnel.relay.finding import Finder
@@ -455,7 +456,7 @@ class ProcedureTestCase(ScriptedTestCase):
             self.relay.registry,
             self.relay.visits,
             self.engine,
-            Finder(self.relay.registry),
+            Finder(self.relay.registry, Choices(b"key")),
             Passwords(None, self.clock),  # type: ignore[arg-type]  # nobody needs one
         )
         self.addCleanup(self.clients.journal.close)

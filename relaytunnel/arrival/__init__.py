@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority, parse_authority, parse_host
+from relaytunnel.arrival.credentials import LONGEST_CHOICE
 from relaytunnel.arrival.detect import WAYS, WAYS_WITHOUT_QUESTION, Arrival, detect
 from relaytunnel.arrival.exchange import Exchange, Mode
 from relaytunnel.arrival.http import HTTP, LATER_HTTP, HttpArrival
@@ -40,6 +41,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "HTTP",
     "LATER_HTTP",
+    "LONGEST_CHOICE",
     "POSTGRES",
     "QUESTION",
     "SNI",

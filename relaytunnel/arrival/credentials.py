@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 
 from relaytunnel.arrival.ways import Login
 
-__all__ = ["COOKIE", "basic_login", "cookie_value", "set_cookie"]
+__all__ = ["COOKIE", "LONGEST_CHOICE", "basic_login", "cookie_value", "set_cookie"]
 
 COOKIE = "relaytunnel"
 """The name of the cookie that remembers what a client chose."""
+
+LONGEST_CHOICE = 253
+"""As many characters its value may have."""
+
+_OURS = re.compile(rb"(?:^|;)[ \t]*relaytunnel=([^;]*)")
 
 
 def basic_login(value: bytes | None) -> Login | None:
@@ -38,20 +44,26 @@ def cookie_value(values: Iterable[bytes]) -> str | None:
     """
     Find our cookie among the values of Cookie (RFC 6265 4.2.1).
 
-    @return: the first one's value; L{None} if there is none.
+    @return: its value; L{None} if there is none.  Empty if it is of no use:
+        longer than L{LONGEST_CHOICE}, or one of two, of which somebody else has
+        written one.
     """
+    found = None
     for value in values:
-        for pair in value.split(b";"):
-            name, equals, content = pair.strip(b" \t").partition(b"=")
-            if equals and name == COOKIE.encode():
-                return content.decode("latin-1")
-    return None
+        for ours in _OURS.finditer(value):
+            content = ours[1].strip(b" \t")
+            if found is not None or len(content) > LONGEST_CHOICE:
+                return ""
+            found = content.decode("latin-1")
+    return found
 
 
-def set_cookie(connection_id: str | None) -> str:
+def set_cookie(token: str | None) -> str:
     """
+    @param token: the choice as the relay has signed it; L{None} if it is to be
+        forgotten.
     @return: the field that has a browser remember this choice until it is
-        closed, or forget it.
+        closed, for this host alone, or forget it.
     """
-    kept = f"{COOKIE}={connection_id}" if connection_id else f"{COOKIE}=; Max-Age=0"
+    kept = f"{COOKIE}={token}" if token else f"{COOKIE}=; Max-Age=0"
     return f"Set-Cookie: {kept}; Path=/; HttpOnly; SameSite=Lax"

@@ -33,6 +33,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[^\x00-\x20\x7f]+")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)")
+_MOST_OPTIONS = 64
 _DIGITS = re.compile(rb"[0-9]+")
 _MOST_DIGITS = 18  # an exabyte less a byte
 # "h2c", "HTTP/2.0", "TLS/1.2": RFC 7540 3.2, RFC 9110 7.8, RFC 2817 3.1.
@@ -98,6 +99,9 @@ class Fields:
     @ivar coded: whether there is a Transfer-Encoding.
     @ivar chunked: whether it is C{chunked}, and nothing else.
     @ivar settings: whether there is an HTTP2-Settings.
+    @ivar origin: the value of Origin (RFC 6454 7), if there is one.
+    @ivar site: the value of Sec-Fetch-Site (Fetch Metadata), if there is one.
+    @ivar worker: whether a service worker's script is asked for.
     """
 
     limit: int
@@ -111,6 +115,9 @@ class Fields:
     coded: bool = False
     chunked: bool = False
     settings: bool = False
+    origin: bytes | None = None
+    site: bytes | None = None
+    worker: bool = False
     _protocols: list[bytes] = field(default_factory=list)
     _length: bytes | None = None
 
@@ -136,6 +143,11 @@ class Fields:
     def rewritten(self) -> bool:
         """Whether it offers what L{offers} leaves out."""
         return self.settings or any(map(_OTHER_HTTP.fullmatch, self._protocols))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is anything behind the head (RFC 9112 6)."""
+        return self.coded or bool(self.length)
 
     def add(self, line: bytes) -> None:
         """
@@ -174,11 +186,22 @@ class Fields:
             self.credentials[name] = value
         elif name == b"cookie":
             self.cookies.append(value)
+        elif name == b"origin":
+            # Of two that differ neither is one.
+            self.origin = value if self.origin in (None, value) else b""
+        elif name == b"sec-fetch-site":
+            self.site = value if self.site in (None, value) else b""
+        elif name == b"service-worker":
+            self.worker = True
         elif name == b"upgrade":
+            if value.count(b",") >= _MOST_OPTIONS:
+                raise Fault(400, f"an Upgrade has more than {_MOST_OPTIONS} protocols")
             self._protocols += (word.strip(b" \t") for word in value.split(b","))
         elif name == b"http2-settings":
             self.settings = True
         elif name == b"connection":
+            if value.count(b",") >= _MOST_OPTIONS:
+                raise Fault(400, f"a Connection has more than {_MOST_OPTIONS} options")
             self.connection += (word.strip(b" \t").lower() for word in value.split(b","))
         elif name == b"content-length":
             if not _DIGITS.fullmatch(value):

@@ -11,9 +11,11 @@ behind the first request is looked at in L{relaytunnel.arrival.exchange}.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from relaytunnel.arrival.answers import http_answer
 from relaytunnel.arrival.authority import Authority
-from relaytunnel.arrival.choosing import Asking, asking
+from relaytunnel.arrival.choosing import Asker, Asking, asking, is_own_page
 from relaytunnel.arrival.credentials import basic_login, cookie_value
 from relaytunnel.arrival.head import (
     TOKEN,
@@ -59,6 +61,7 @@ class HttpArrival:
         # Where the first line begins that was not read yet.
         self._at = 0
         self._asking = Asking()
+        self._host: Authority | None = None
 
     @property
     def name(self) -> str:
@@ -80,6 +83,8 @@ class HttpArrival:
             except Fault as fault:
                 answer = self._answer(fault.failing, fault.status)
                 self._outcome = Malformed(fault.failing.reason, answer)
+            if self._fields.worker and isinstance(self._outcome, Named):
+                self._outcome = replace(self._outcome, service_worker=True)
         return self._outcome
 
     def take_reply(self) -> bytes:
@@ -94,8 +99,17 @@ class HttpArrival:
         """
         if why is not None or self._to_proxy:
             return None
-        page = self._asking.answer(directory, self._remembered, self._accept, self._head_only)
-        return Asked(page, over=True)
+        fields = self._fields
+        asker = Asker(
+            host=self._host,
+            token=self._remembered,
+            accept=self._accept,
+            head_only=self._head_only,
+            posts=self._request is not None and self._request.method == b"POST",
+            has_body=fields.has_body,
+            same_origin=is_own_page(self._host, fields.origin, fields.site),
+        )
+        return Asked(self._asking.answer(directory, asker), over=True)
 
     def answer(self, failing: Failing) -> bytes:
         """
@@ -135,7 +149,7 @@ class HttpArrival:
             self._head_only,
             status=status,
             proxy=self._to_proxy,
-            forget=chosen and failing.code is Code.NOT_ALLOWED,
+            forget=chosen and failing.code is Code.NOT_ALLOWED and not self._fields.worker,
         )
 
     def _read(self, buffer: bytes) -> Named | None:
@@ -167,7 +181,7 @@ class HttpArrival:
                 self._fields.add(line)
             else:
                 check_body(self._request, self._fields)
-                authority = named_by(self._request, self._fields)
+                authority = self._host = named_by(self._request, self._fields)
                 return self._named(self._request, authority, buffer[: self._at])
 
     def _named(self, request: RequestLine, authority: Authority | None, head: bytes) -> Named:

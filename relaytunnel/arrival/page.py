@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from http import HTTPStatus
+from urllib.parse import quote
 
 from relaytunnel.arrival.ways import Choice
 from relaytunnel.errors import Code
@@ -111,15 +112,16 @@ _QUESTION = """\
 {choices}"""
 
 _CHOICES = """\
-<form action="{action}" method="get">
-<input type="hidden" name="to" value="{to}">
 <ul>
 {items}
 </ul>
-</form>
 <p class="hint">The choice is remembered until this browser is closed.</p>"""
 
-_CHOICE = '<li><button name="server" value="{name}"><b>{name}</b>{address}</button></li>'
+# Nothing has a name: the body is empty.
+_CHOICE = (
+    '<li><form action="{pick}" method="post">'
+    '<button value="{name}"><b>{name}</b>{address}</button></form></li>'
+)
 
 
 def error_page(status: HTTPStatus, code: Code, reason: str) -> str:
@@ -153,23 +155,30 @@ def _typed(addresses: Sequence[str]) -> list[str]:
 
 
 def question_page(
-    choices: Sequence[Choice], action: str, query: str, to: str, code: str, why: str = ""
+    choices: Sequence[Choice],
+    action: str,
+    pick: str,
+    query: str,
+    to: str,
+    code: str,
+    why: str = "",
 ) -> str:
     """
     Write the page that asks which server is wanted (S5).
 
     @param choices: the servers among which to choose.
-    @param action: the path that takes the answer: C{server}, or C{q} to search,
-        both with C{to}.
+    @param action: the path that takes C{q}, to search, with C{to}.
+    @param pick: the path that takes the choice, but for the connection ID.
     @param query: what was searched for, if anything was.
     @param to: the path to go to afterwards.
     @param code: what programs know this page by.
     @param why: a sentence on why the server that was wanted cannot be had.
     """
-    action, to = escape(action), escape(to)
+    action, pick, to = escape(action), escape(pick), escape(to)
     if choices:
         items = "\n".join(
             _CHOICE.format(
+                pick=pick + quote(choice.connection_id, safe=""),
                 name=escape(choice.connection_id),
                 address="".join(
                     f"<span>{escape(address)}</span>" for address in _typed(choice.addresses)[:1]
@@ -177,7 +186,7 @@ def question_page(
             )
             for choice in choices
         )
-        listed = _CHOICES.format(action=action, to=to, items=items)
+        listed = _CHOICES.format(items=items)
     elif query:
         listed = f"<p>No server called <b>{escape(query)}</b> is listed here.</p>"
     else:

@@ -33,7 +33,17 @@ _FORMS = {
 }
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
-_HTML_ONLY = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'"
+_HTML_ONLY = (
+    "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+"""No other page shows this one in a frame, where its visitor would click unawares."""
+
+_MOST_OFFERS = 32
+"""Of an Accept as many are looked at; browsers send less than ten."""
+
+_MOST_PARAMETERS = 8
+"""Of an offer, its media type among them."""
 
 
 def preferred_form(accept: str | None) -> Form:
@@ -48,8 +58,9 @@ def preferred_form(accept: str | None) -> Form:
         none is named.  What cannot be read is passed over.
     """
     best, best_weight = Form.TEXT, 0.0
-    for offer in (accept or "").split(","):
-        media, *parameters = (part.strip().lower() for part in offer.split(";"))
+    for offer in (accept or "").split(",", _MOST_OFFERS)[:_MOST_OFFERS]:
+        parts = offer.split(";", _MOST_PARAMETERS)[:_MOST_PARAMETERS]
+        media, *parameters = (part.strip().lower() for part in parts)
         form = Form.JSON if media.endswith("+json") else _FORMS.get(media)
         weight = _weight(parameters)
         if form is not None and weight > best_weight:

@@ -91,8 +91,12 @@ class Named:
     @ivar welcome: what the client is told when its server has been reached,
         before anything that the server says.
     @ivar login: who it says it is.
-    @ivar remembered: the connection ID that it chose before, when it was
-        asked; of use if it named nobody.
+    @ivar remembered: what it says that it chose before, when it was asked, as
+        the relay has signed it, L{Directory.remember}; of use if it named
+        nobody.
+    @ivar service_worker: whether it asks for the script of a service worker
+        (Service Workers 6.2), which would see what all others at this name
+        are told.
     @ivar prelude: what precedes the client's bytes at the server.
     @ivar request: the whole request head, where more requests may follow it.
     """
@@ -106,6 +110,7 @@ class Named:
     login: Login | None = None
     remembered: str | None = None
     prelude: Prelude | None = None
+    service_worker: bool = False
     request: Request | None = field(default=None, compare=False, repr=False)
 
 
@@ -151,6 +156,24 @@ class Directory(Protocol):
         """
         @return: why this client cannot have the server of this ID, listed or
             not; L{None} if it can.
+        """
+
+    def remember(self, connection_id: str) -> str | None:
+        """
+        @return: the choice of this server, signed for this client; L{None} if
+            its ID is too long for that.
+        """
+
+    def remembered(self, token: str) -> str | None:
+        """
+        @return: the connection ID of a choice; L{None} if it was not signed for
+            this client.
+        """
+
+    def has_names_below(self, host: str) -> bool:
+        """
+        @param host: the relay's, as the client has named it.
+        @return: whether C{ID.HOST} leads to this relay, too.
         """
 
 

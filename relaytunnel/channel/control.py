@@ -209,7 +209,7 @@ class ControlChannel(Protocol):
             else:
                 return took, True
         except ProtocolError as fault:
-            self._log.warn(
+            self._report(
                 "{peer} broke the protocol of the control channel: {fault}",
                 peer=self.peer,
                 fault=printable(str(fault)),
@@ -218,6 +218,12 @@ class ControlChannel(Protocol):
             self.close(f"protocol error: {fault}")
         self._unread = None
         return took, False
+
+    def _report(self, format: str, **fields: object) -> None:  # noqa: A002
+        """
+        Write that the other end is at fault.
+        """
+        self._log.warn(format, **fields)
 
     def _forget_unread(self) -> None:
         if self._unread is not None:

@@ -8,7 +8,7 @@ small session, so lines that come in quick succession share an event.
 from __future__ import annotations
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, formatEvent
 
 from relaytunnel.config.names import printable
 
@@ -43,6 +43,12 @@ class Journal:
         self._lines.append(line)
         if len(self._lines) >= _MOST_LINES:
             self._flush()
+
+    def emit(self, level: object, format: str, **fields: object) -> None:  # noqa: A002
+        """
+        Write a line of these fields, as a C{Logger} does; all have one level here.
+        """
+        self.note(formatEvent({"log_format": format, **fields}))
 
     def _write(self) -> None:
         self._alarm = None

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from relaytunnel.arrival import Exchange, Login, Named, Prelude
@@ -128,7 +128,13 @@ class ClientVisit:
         self._listener = Listener(
             self._channel,
             self,
-            ClientDirectory(clients.registry, self.host),
+            ClientDirectory(
+                clients.registry,
+                self.host,
+                self.source,
+                clients.finder.choices,
+                clients.names_below,
+            ),
             clients.visits.deadlines,
             clients.limits,
             asks=not self._default,
@@ -141,7 +147,7 @@ class ClientVisit:
 
     def named(self, named: Named) -> None:
         self._find(
-            lambda: self._clients.finder.find(named, self._default),
+            lambda: self._clients.finder.find(named, self._default, self.source),
             lambda server, arrived: self._let_in(named, server, arrived),
         )
 
@@ -201,7 +207,9 @@ class ClientVisit:
         self._welcome, self._prelude = named.welcome, named.prelude
         request = named.request
         if request is None or server.http == "raw":
-            self._channel.holding.replace(named.consumed, named.instead)
+            if named.remembered is None or arrived.startswith("chosen:"):
+                # What was chosen is of no meaning for a request that names its server.
+                self._channel.holding.replace(named.consumed, named.instead)
         else:
             self._named = named
             if request.forwarded is not request.head:
@@ -311,8 +319,13 @@ class ClientVisit:
 
     def tell(self, failing: Failing) -> None:
         self._go()
-        self._clients.journal.note(
-            f"client {self.client} is not served: {failing.code.value}: {failing.reason}"
+        self._clients.refused.emit(
+            LogLevel.info,
+            (self.source, failing.code),
+            "client {client} is not served: {code}: {reason}",
+            client=self.client,
+            code=failing.code.value,
+            reason=failing.reason,
         )
         if self._answer is None:
             # A port of its own has no protocol to speak: a reset at once says
@@ -398,10 +411,11 @@ class ClientVisit:
             return True
         if server.users and named.login != first.login:
             return False
-        if (named.host, named.remembered) == (first.host, first.remembered):
+        same = (named.host, named.remembered) == (first.host, first.remembered)
+        if same and not named.service_worker:
             return True
         try:
-            found, _ = clients.finder.find(named, self._default)
+            found, _ = clients.finder.find(named, self._default, self.source)
         except Rejection:
             return False
         return found is server

@@ -21,6 +21,7 @@ from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.access import Network, allowed
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
+from relaytunnel.ratelimited import RateLimitedLog
 from relaytunnel.relay.balancers import Balanced
 from relaytunnel.relay.client import ClientVisit
 from relaytunnel.relay.expecting import Expectation
@@ -41,6 +42,7 @@ class Clients:
 
     @ivar splices: those under way, by session number.
     @ivar finished: how many splices have ended.
+    @ivar refused: the log of those who are not served.
     @ivar arriving: how many clients there are from each source that have not
         named a server.
     """
@@ -56,9 +58,11 @@ class Clients:
         finder: Finder,
         passwords: Passwords,
         proxies: tuple[Network, ...] = (),
+        names_below: Callable[[str], bool] = lambda host: False,
     ) -> None:
         """
         @param proxies: the networks of balancers.
+        @param names_below: whether each name below one of the relay's leads here.
         """
         self.clock = clock
         self.limits = limits
@@ -69,12 +73,14 @@ class Clients:
         self.finder = finder
         self.passwords = passwords
         self.proxies = proxies
+        self.names_below = names_below
         self.balanced: set[Balanced] = set()
         self.expected: Expectation | None = None
         self.arriving: Counter[str] = Counter()
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())
+        self.refused = RateLimitedLog(clock, self.journal)
         self._leaving: WeakSet[TCPChannel] = WeakSet()
         self.finished = 0
 
@@ -116,6 +122,7 @@ class Clients:
         """
         for channel in list(self._leaving):
             channel.transport.abortConnection()  # type: ignore[union-attr]
+        self.refused.close()
         self.journal.close()
 
     def finish(self, channel: TCPChannel) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from relaytunnel.accounts import Account, IAccounts, Rights
@@ -54,6 +54,7 @@ class AgentControl(ControlChannel):
         super().__init__(reception.clock, reception.limits, workload)
         self._accounts: IAccounts = accounts
         self._newcomer = newcomer
+        self._log_of_agents = reception.log
         self._tried = False
         self._wait = wait
         self.gone: Deferred[AgentControl] = Deferred()
@@ -63,6 +64,10 @@ class AgentControl(ControlChannel):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._deadline = self._clock.callLater(self._wait, self._too_late)
+
+    def _report(self, format: str, **fields: object) -> None:  # noqa: A002
+        kind = ("fault", self._newcomer.source)
+        self._log_of_agents.emit(LogLevel.warn, kind, format, **fields)
 
     def _too_late(self) -> None:
         if not self._tried:

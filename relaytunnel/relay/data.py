@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
@@ -31,6 +31,7 @@ from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import ProtocolError
+from relaytunnel.ratelimited import RateLimitedLog
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.visits import Visits
 from relaytunnel.wire.data import read_plain_preamble
@@ -71,6 +72,7 @@ class AgentsPort(Factory):
         self.edges = edges
         self.visits = visits
         self.new_control = new_control
+        self._refused = RateLimitedLog(clock, self._log)
         self.use(tls)
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._channels: set[DataChannel] = set()
@@ -147,6 +149,7 @@ class AgentsPort(Factory):
             channel.abort()
         for unknown in list(self._unknown):
             unknown.abort()
+        self._refused.close()
 
     def _join(self, newcomer: Newcomer, channel: DataChannel, ticket: bytes) -> None:
         """
@@ -158,7 +161,7 @@ class AgentsPort(Factory):
         place = self.visits.redeem(ticket)
         if place is None:
             newcomer.turn_away("no such ticket")
-            self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
+            self._no_such_ticket(newcomer, channel)
             channel.refuse()
         else:
             newcomer.proved()
@@ -172,12 +175,20 @@ class AgentsPort(Factory):
         place = self.visits.redeem(ticket, plain=True)
         if place is None:
             newcomer.turn_away("no such ticket")
-            self._log.warn("{peer} presented a ticket that joins nothing", peer=channel.peer)
+            self._no_such_ticket(newcomer, channel)
             channel.reset()
         else:
             newcomer.proved()
             place.visit.joined(place, channel)
         newcomer.gone()  # what becomes of the channel is another's business now
+
+    def _no_such_ticket(self, newcomer: Newcomer, channel: DataChannel | TCPChannel) -> None:
+        self._refused.emit(
+            LogLevel.warn,
+            newcomer.source,
+            "{peer} presented a ticket that joins nothing",
+            peer=channel.peer,
+        )
 
     def _park(self, channel: DataChannel) -> None:
         # The agent lets go first; this is for one that does not.

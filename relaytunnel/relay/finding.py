@@ -6,11 +6,13 @@ Pure: what the client said comes as a value, and who is here from the registry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from relaytunnel.arrival import Choice, Login, Named
 from relaytunnel.config.access import allowed
 from relaytunnel.errors import Code, Failing, Rejection
+from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.registry import PublishedServer, Registry
 from relaytunnel.wire.messages import LONGEST_GIVEN
 
@@ -46,13 +48,18 @@ class Finder:
     """
 
     registry: Registry
+    choices: Choices
 
-    def find(self, named: Named, default: str = "") -> tuple[PublishedServer, str]:
+    def find(
+        self, named: Named, default: str = "", source: str = ""
+    ) -> tuple[PublishedServer, str]:
         """
         Say which server is meant.
 
         @param default: the connection ID of the one that is meant where none
             is named that is known, if there is such a one.
+        @param source: where the client comes from: what it chose before holds
+            for there.
 
         @return: the server, and how it was found, such as C{host:web.example}.
         @raise Unnamed: none is named.
@@ -60,23 +67,30 @@ class Finder:
         """
         kind = _KINDS.get(named.way, "name")
         try:
-            return self._named(named, kind)
+            return self._named(named, kind, source)
         except Rejection as rejection:
             if default and named.way not in _BY_ID_ALONE and rejection.code is not Code.AGENT_AWAY:
                 return self._by_id(default), f"default:{default}"
             raise
 
-    def _named(self, named: Named, kind: str) -> tuple[PublishedServer, str]:
+    def _named(self, named: Named, kind: str, source: str) -> tuple[PublishedServer, str]:
         if named.host is not None:
             server = self.registry.by_name(kind, named.host)
             if server is not None:
                 return server, f"{kind}:{named.host}"
             if kind != "host" or not self.registry.names.own(named.host):
                 raise self.registry.missing(kind, named.host)
+        if named.service_worker:
+            # It would stay between all servers at this name and their clients.
+            raise Rejection(
+                Code.NOT_ALLOWED,
+                "a service worker needs a name that is one server's alone",
+            )
         if named.remembered is not None:
-            server = self.registry.by_name("name", named.remembered)
+            chosen = self.choices.chosen(named.remembered, source)
+            server = None if chosen is None else self.registry.by_name("name", chosen)
             if server is not None:
-                return server, f"chosen:{named.remembered}"
+                return server, f"chosen:{chosen}"
         raise Unnamed
 
     def _by_id(self, connection_id: str) -> PublishedServer:
@@ -90,10 +104,34 @@ class Finder:
 class ClientDirectory:
     """
     What the client at one address may know of the servers.
+
+    @ivar source: what that counts for.
+    @ivar names_below: see L{relaytunnel.arrival.ways.Directory.has_names_below}.
     """
 
     registry: Registry
     client: str
+    source: str
+    choices: Choices
+    names_below: Callable[[str], bool] = lambda host: False
+
+    def remember(self, connection_id: str) -> str | None:
+        """
+        See L{relaytunnel.arrival.ways.Directory.remember}.
+        """
+        return self.choices.token(connection_id, self.source)
+
+    def remembered(self, token: str) -> str | None:
+        """
+        See L{relaytunnel.arrival.ways.Directory.remembered}.
+        """
+        return self.choices.chosen(token, self.source)
+
+    def has_names_below(self, host: str) -> bool:
+        """
+        See L{relaytunnel.arrival.ways.Directory.has_names_below}.
+        """
+        return self.names_below(host)
 
     def listed(self) -> list[Choice]:
         """

@@ -37,6 +37,7 @@ from relaytunnel.draining import quiet
 from relaytunnel.errors import Code, StateError
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.agents import Reception
+from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
@@ -52,6 +53,7 @@ from relaytunnel.relay.reloading import identity_of, reload, told_pin
 from relaytunnel.relay.state import Facts, StateDirectory, started
 from relaytunnel.relay.visits import Visits
 from relaytunnel.relay.waiting import WaitingRoom
+from relaytunnel.relay.wildcard import WildcardLookup
 from relaytunnel.splice import best_engine
 from relaytunnel.wire.messages import TICKET_BYTES, Restarting
 
@@ -157,6 +159,7 @@ class RelayService(Service):
         self._workload = Workload(self._reactor)
         self.listeners = Listeners(self._reactor, self._edges, self._inherited)
         self._threads = Threads(self._reactor, _ACCOUNT_THREADS, "accounts")
+        self._wildcard = WildcardLookup(self._reactor, config.name)
         self.hashing = hashing = Hashing(hashing_threads(self._reactor))
         self.database = database = DatabaseAccounts(store, self._threads)
         self.accounts = CombinedAccounts(FileAccounts(config.accounts, hashing.run), database)
@@ -190,6 +193,7 @@ class RelayService(Service):
             self.visits.recheck_absent,
         )
         self._rechecking.start()
+        self._wildcard.start()
         self._announce()
         invitation.announce(self._announce_invitation)
 
@@ -213,9 +217,10 @@ class RelayService(Service):
             self.registry,
             self.visits,
             best_engine(self._edges),
-            Finder(self.registry),
+            Finder(self.registry, Choices(self.state.choices_key())),
             Passwords(self.hashing, reactor),
             config.proxies,
+            self._wildcard.has_names_below,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
         self.shared = {
@@ -437,6 +442,7 @@ class RelayService(Service):
         yield stopped
         yield self.accounts.close()
         yield self.hashing.close()
+        yield self._wildcard.stop()
         self._edges.close()
         try:
             if not self._handed_over:

@@ -90,6 +90,7 @@ class StateDirectory:
         self.invitation = os.path.join(path, "invitation")
         self._facts = os.path.join(path, "relay.json")
         self._token = os.path.join(path, "admin-token")
+        self._choices = os.path.join(path, "choices-key")
 
     def prepare(self) -> None:
         """
@@ -121,18 +122,34 @@ class StateDirectory:
 
         @raise StateError: it cannot be read or written.
         """
+        return self._secret(self._token)
+
+    def choices_key(self) -> bytes:
+        """
+        The key that signs what browsers choose, made when it is first needed:
+        a choice holds beyond a restart.
+
+        @raise StateError: it cannot be read or written.
+        """
+        return self._secret(self._choices).encode("ascii")
+
+    @staticmethod
+    def _secret(path: str) -> str:
+        """
+        @return: the 256 random bits of a file, in text.
+        """
         try:
-            with open(self._token, encoding="ascii") as file:
-                token = file.read().strip()
-            if token:
-                return token
+            with open(path, encoding="ascii") as file:
+                secret = file.read(1024).strip()
+            if secret:
+                return secret
         except FileNotFoundError:
             pass
         except (OSError, UnicodeDecodeError) as fault:
-            raise StateError(f"{self._token}: cannot be read: {fault}") from None
-        token = secrets.token_urlsafe(32)
-        write_private(self._token, token.encode("ascii") + b"\n")
-        return token
+            raise StateError(f"{path}: cannot be read: {fault}") from None
+        secret = secrets.token_urlsafe(32)
+        write_private(path, secret.encode("ascii") + b"\n")
+        return secret
 
     def read_invitation(self) -> str | None:
         """

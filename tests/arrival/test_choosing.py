@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from email.message import Message
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from hypothesis import example, given, settings
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival import Choice
-from relaytunnel.arrival.choosing import PATH, Asking, asking
+from relaytunnel.arrival.authority import parse_authority
+from relaytunnel.arrival.choosing import PATH, Asker, Asking, asking, is_own_page
 from relaytunnel.errors import Code, Failing
 from tests.arrival.directory import Servers
 from tests.arrival.test_answers import BROWSER, parts, tags
@@ -143,8 +145,10 @@ class AskingTests(SynchronousTestCase):
         Whatever the path is, it can be answered.
         """
         for each in (path, PATH.encode() + b"?" + path):
-            answer = asking(each).answer(Servers("web"), None, BROWSER, False)
-            self.assertRegex(parts(answer)[0], r"^HTTP/1\.1 (200|300|303) ")
+            for posts in (False, True):
+                asker = Asker(accept=BROWSER, posts=posts, same_origin=posts)
+                answer = asking(each).answer(Servers("web"), asker)
+                self.assertRegex(parts(answer)[0], r"^HTTP/1\.1 (200|300|303) ")
 
 
 class AnswerCase(SynchronousTestCase):
@@ -166,11 +170,21 @@ class AnswerCase(SynchronousTestCase):
         remembered: str | None = None,
         accept: str | None = None,
         head_only: bool = False,
+        **more: Any,
     ) -> tuple[str, Message, bytes]:
         """
         Answer a request for this path.
         """
-        return parts(asking(path).answer(self.directory, remembered, accept, head_only))
+        asker = Asker(token=remembered, accept=accept, head_only=head_only, **more)
+        return parts(asking(path).answer(self.directory, asker))
+
+    def chooses(self, server: str, **more: Any) -> tuple[str, Message, bytes]:
+        """
+        Choose as the page does it.
+        """
+        values = {"posts": True, "same_origin": True, "accept": BROWSER, **more}
+        to = {"to": values.pop("to")} if "to" in values else {}
+        return self.answer(path_for(server=server, **to), **values)
 
     def page(self, path: bytes = b"/", remembered: str | None = None) -> str:
         """
@@ -236,11 +250,22 @@ class QuestionTests(AnswerCase):
         was going.
         """
         page = self.page(b"/a?b=c&d")
-        self.assertIn('<button name="server" value="shop">', page)
-        self.assertIn('<button name="server" value="web">', page)
+        for name in ("shop", "web"):
+            pick = f"{PATH}?to=%2Fa%3Fb%3Dc%26d&amp;server={name}"
+            self.assertIn(f'<form action="{pick}" method="post"><button value="{name}">', page)
         self.assertNotIn('value="hidden"', page)
         self.assertIn('name="to" value="/a?b=c&amp;d"', page)
         self.assertIn(f'action="{PATH}"', page)
+
+    def test_long_way(self) -> None:
+        """
+        However long the path is that all of them lead to, the page is not.
+        """
+        self.directory = Servers(*(f"server-{number:03}" for number in range(200)))
+        for path in ("/" + "a" * 2047, "/" + "%" * 2047):
+            page = self.page(path.encode())
+            self.assertLess(len(page), 400_000)
+            self.assertGreater(page.count("<li>"), 20)
 
     def test_head(self) -> None:
         """
@@ -353,25 +378,81 @@ class ChoiceTests(AnswerCase):
         """
         The choice is kept in a cookie, and the browser goes where it wanted.
         """
-        line, fields, body = self.answer(path_for(server="web", to="/a?b"), accept=BROWSER)
+        line, fields, body = self.chooses("web", to="/a?b")
         self.assertEqual((line, body), ("HTTP/1.1 303 See Other", b""))
         self.assertEqual(fields["Location"], "/a?b")
         self.assertEqual(fields["Content-Length"], "0")
-        self.assertTrue(fields["Set-Cookie"].startswith("relaytunnel=web;"))
+        self.assertTrue(fields["Set-Cookie"].startswith("relaytunnel=signed.web;"))
 
     def test_unlisted(self) -> None:
         """
         So is one that is not listed.
         """
-        fields = self.answer(path_for(server="hidden"))[1]
+        fields = self.chooses("hidden")[1]
         self.assertEqual(fields["Location"], "/")
-        self.assertTrue(fields["Set-Cookie"].startswith("relaytunnel=hidden;"))
+        self.assertTrue(fields["Set-Cookie"].startswith("relaytunnel=signed.hidden;"))
+
+    def test_name_of_its_own(self) -> None:
+        """
+        Where each server has a name below the relay's, the choice leads there,
+        by the same port and scheme, and no cookie is set.
+        """
+        self.directory = Servers("web", names_below=("relay.example",))
+        for host, place in (
+            (b"relay.example", "//web.relay.example/a?b"),
+            (b"relay.example:8000", "//web.relay.example:8000/a?b"),
+        ):
+            line, fields, _ = self.chooses("web", to="/a?b", host=parse_authority(host))
+            self.assertEqual(line, "HTTP/1.1 303 See Other")
+            self.assertEqual(fields["Location"], place)
+            self.assertNotIn("Set-Cookie", fields)
+        for elsewhere in (b"192.0.2.1:8000", b"other.example"):
+            fields = self.chooses("web", to="/a", host=parse_authority(elsewhere))[1]
+            self.assertEqual(fields["Location"], "/a")
+            self.assertIn("Set-Cookie", fields)
+
+    def test_name_too_long(self) -> None:
+        """
+        A name that is too long for either is not taken; the page says why.
+        """
+        name = ".".join(["a" * 49] * 5)
+        self.directory = Servers(name, names_below=("relay.example",))
+        line, fields, body = self.chooses(name, host=parse_authority(b"relay.example"))
+        self.assertEqual(line, "HTTP/1.1 200 OK")
+        self.assertNotIn("Set-Cookie", fields)
+        self.assertIn(b"too long", body)
+
+    def test_get(self) -> None:
+        """
+        To follow a link chooses nothing: the page shows the one that is meant.
+        """
+        line, fields, body = self.answer(path_for(server="hidden", to="/a"), accept=BROWSER)
+        self.assertEqual(line, "HTTP/1.1 200 OK")
+        self.assertNotIn("Set-Cookie", fields)
+        self.assertNotIn("Location", fields)
+        self.assertEqual(body.count(b"<li>"), 1)
+        self.assertIn(b'<button value="hidden">', body)
+
+    def test_from_another_page(self) -> None:
+        """
+        A choice that another page has sent is not taken, nor is one with a
+        body; the page says why, and shows the one that is meant.
+        """
+        for how, why in (
+            ({"same_origin": False}, b"made on another page"),
+            ({"has_body": True}, b"no body"),
+        ):
+            line, fields, body = self.chooses("web", **how)
+            self.assertEqual(line, "HTTP/1.1 403 Forbidden")
+            self.assertNotIn("Set-Cookie", fields)
+            self.assertIn(why, body)
+            self.assertIn(b'<button value="web">', body)
 
     def test_not_taken(self) -> None:
         """
         A choice that cannot be had is not kept; the page says why.
         """
-        line, fields, body = self.answer(path_for(server="gone", to="/a"), accept=BROWSER)
+        line, fields, body = self.chooses("gone", to="/a")
         self.assertEqual(line, "HTTP/1.1 200 OK")
         self.assertNotIn("Set-Cookie", fields)
         self.assertNotIn("Location", fields)
@@ -386,7 +467,7 @@ class ChoiceTests(AnswerCase):
         Whatever is asked for, the browser stays at this host.
         """
         for to in ELSEWHERE:
-            self.assertEqual(self.answer(path_for(server="web", to=to))[1]["Location"], "/")
+            self.assertEqual(self.chooses("web", to=to)[1]["Location"], "/")
 
     @given(anything | spiky | st.sampled_from(ELSEWHERE), anything | spiky)
     @quickly
@@ -396,7 +477,9 @@ class ChoiceTests(AnswerCase):
         """
         asked = f"{PATH}?server=web&to={quote(to, errors='replace')}{more}"
         line, fields, _ = parts(
-            asking(asked.encode("utf-8", "replace")).answer(Servers("web"), None, None, False)
+            asking(asked.encode("utf-8", "replace")).answer(
+                Servers("web"), Asker(posts=True, same_origin=True)
+            )
         )
         if line == "HTTP/1.1 303 See Other":
             self.assertRegex(fields["Location"], r"\A/(?![/\\])[!-~]*\Z")
@@ -406,7 +489,7 @@ class ChoiceTests(AnswerCase):
         """
         What was chosen before and cannot be had is forgotten, and said why.
         """
-        line, fields, body = self.answer(b"/a", remembered="gone", accept=BROWSER)
+        line, fields, body = self.answer(b"/a", remembered="signed.gone", accept=BROWSER)
         self.assertEqual(line, "HTTP/1.1 300 Multiple Choices")
         self.assertIn("Max-Age=0", fields["Set-Cookie"])
         self.assertIn(AWAY.reason, tags(body).text)
@@ -420,6 +503,67 @@ class ChoiceTests(AnswerCase):
             self.assertEqual(line, "HTTP/1.1 300 Multiple Choices")
             self.assertIn("Max-Age=0", fields["Set-Cookie"])
             self.assertNotIn(b"<script", body)
+            self.assertIn(b"choose once more", body)
+
+
+class OwnPageTests(SynchronousTestCase):
+    """
+    Who has sent a request.
+    """
+
+    def own(
+        self, origin: bytes | None, site: bytes | None = None, host: bytes = b"relay.example:8000"
+    ) -> bool:
+        return is_own_page(parse_authority(host), origin, site)
+
+    def test_origin(self) -> None:
+        """
+        This page has the origin that the request goes to, and no other has.
+        """
+        self.assertTrue(self.own(b"http://relay.example:8000"))
+        for origin in (
+            None,
+            b"",
+            b"null",
+            b"http://relay.example",
+            b"http://relay.example:8001",
+            b"http://evil.relay.example:8000",
+            b"http://relay.example.evil:8000",
+            b"http://relay.example:8000@evil.example",
+            b"http://relay.example:8000/",
+            b"file://relay.example:8000",
+            b"relay.example:8000",
+        ):
+            self.assertFalse(self.own(origin), origin)
+
+    def test_default_port(self) -> None:
+        """
+        The port of the scheme is the same as none.
+        """
+        for host, origin in (
+            (b"relay.example", b"http://relay.example"),
+            (b"relay.example:80", b"http://relay.example"),
+            (b"relay.example", b"https://relay.example"),
+            (b"[::1]:80", b"http://[0::1]"),
+        ):
+            self.assertTrue(self.own(origin, host=host))
+        self.assertFalse(self.own(b"https://relay.example", host=b"relay.example:80"))
+
+    def test_site(self) -> None:
+        """
+        What a browser says of the site counts more: pages cannot alter it.
+        """
+        self.assertTrue(self.own(None, b"same-origin"))
+        self.assertTrue(self.own(b"null", b"same-origin"))
+        for site in (b"same-site", b"cross-site", b"none", b"", b"Same-Origin"):
+            self.assertFalse(self.own(b"http://relay.example:8000", site))
+
+    def test_nobody_named(self) -> None:
+        """
+        Without a host there is no origin to compare with.
+        """
+        self.assertFalse(is_own_page(None, b"http://relay.example", None))
+        self.assertTrue(is_own_page(None, None, b"same-origin"))
 
 
 class HarmlessTests(SynchronousTestCase):
@@ -438,10 +582,9 @@ class HarmlessTests(SynchronousTestCase):
         given_values = {"q": "x" + query, "to": to, "server": server}
         path = f"{PATH}?{urlencode(given_values, errors='replace')}".encode()
         servers = Servers(refused={"bad": Failing(Code.BUSY, reason)})
-        usual = asking(path_for(q="xyz", to="/", server="a b")).answer(
-            servers, "bad", BROWSER, False
-        )
-        answer = asking(path).answer(servers, "bad", BROWSER, False)
+        asker = Asker(token="signed.bad", accept=BROWSER)
+        usual = asking(path_for(q="xyz", to="/", server="a b")).answer(servers, asker)
+        answer = asking(path).answer(servers, asker)
         line, fields, body = parts(answer)
         self.assertEqual(line, "HTTP/1.1 200 OK")
         self.assertEqual(fields.keys(), parts(usual)[1].keys())
@@ -457,12 +600,12 @@ class HarmlessTests(SynchronousTestCase):
         Names and addresses of servers add no tag, no line and no key.
         """
         servers = Servers(Choice(name, ("http://" + address.replace(" ", ""),)))
-        page = parts(asking(b"/").answer(servers, None, BROWSER, False))[2]
+        page = parts(asking(b"/").answer(servers, Asker(accept=BROWSER)))[2]
         usual = parts(
-            asking(b"/").answer(Servers(Choice("a", ("http://b",))), None, BROWSER, False)
+            asking(b"/").answer(Servers(Choice("a", ("http://b",))), Asker(accept=BROWSER))
         )[2]
         self.assertEqual(tags(page).tags, tags(usual).tags)
-        told = json.loads(parts(asking(b"/").answer(servers, None, "application/json", False))[2])
+        told = json.loads(parts(asking(b"/").answer(servers, Asker(accept="application/json")))[2])
         choose = told["servers"][0]["choose"]
         self.assertTrue(choose.isascii())
         self.assertEqual(

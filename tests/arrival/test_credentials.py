@@ -110,11 +110,24 @@ class CookieTests(SynchronousTestCase):
         ):
             self.assertEqual(cookie_value(values), "web")
 
-    def test_first_counts(self) -> None:
+    def test_two(self) -> None:
         """
-        Of several the first one counts.
+        Of two neither counts, though they are the same: somebody else has set
+        one of them.
         """
-        self.assertEqual(cookie_value([b"relaytunnel=a; relaytunnel=b", b"relaytunnel=c"]), "a")
+        for values in (
+            [b"relaytunnel=a; relaytunnel=b"],
+            [b"relaytunnel=a;relaytunnel=a"],
+            [b"relaytunnel=a", b"c=d; relaytunnel=c"],
+        ):
+            self.assertEqual(cookie_value(values), "")
+
+    def test_longest(self) -> None:
+        """
+        One that is longer than any that was set does not count.
+        """
+        for length, found in ((253, "a" * 253), (254, ""), (16000, "")):
+            self.assertEqual(cookie_value([b"relaytunnel=" + b"a" * length]), found)
 
     def test_not_ours(self) -> None:
         """

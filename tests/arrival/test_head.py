@@ -482,6 +482,15 @@ class NotedTests(SynchronousTestCase):
                 self.assertEqual(fault.status, 400)
                 self.assertIn("credentials twice", fault.failing.reason)
 
+    def test_many_options(self) -> None:
+        """
+        Of options of the connection there are not too many.
+        """
+        self.fields(b"Connection: " + b",".join([b"a"] * 64))
+        for many in (b",".join([b"a"] * 65), b"," * 16000):
+            fault = self.assertRaises(Fault, self.fields, b"Connection: " + many)
+            self.assertEqual(fault.status, 400)
+
     def test_cookies(self) -> None:
         """
         All cookies are noted, in their order.

@@ -536,9 +536,47 @@ class AskTests(SynchronousTestCase):
         """
         An answer is taken.
         """
-        page = self.ask(b"GET /.relaytunnel/?server=web&to=/a HTTP/1.1\r\nHost: relay\r\n\r\n")
-        self.assertTrue(page.startswith(b"HTTP/1.1 303 "), page)
-        self.assertIn(b"\r\nLocation: /a\r\n", page)
+        head = b"%b /.relaytunnel/?server=web&to=/a HTTP/1.1\r\nHost: relay:8000\r\n%b\r\n"
+        for fields in (b"Origin: http://relay:8000\r\n", b"Sec-Fetch-Site: same-origin\r\n"):
+            page = self.ask(head % (b"POST", fields + b"Content-Length: 0\r\n"))
+            self.assertTrue(page.startswith(b"HTTP/1.1 303 "), page)
+            self.assertIn(b"\r\nLocation: /a\r\n", page)
+
+    def test_no_answer(self) -> None:
+        """
+        One that this page has not sent is none, nor is one with a body, or one
+        that is no POST.
+        """
+        head = b"%b /.relaytunnel/?server=web&to=/a HTTP/1.1\r\nHost: relay:8000\r\n%b\r\n"
+        own = b"Origin: http://relay:8000\r\n"
+        for method, fields in (
+            (b"GET", own),
+            (b"PUT", own),
+            (b"POST", b""),
+            (b"POST", b"Origin: http://evil.relay:8000\r\n"),
+            (b"POST", own + b"Origin: http://evil.example\r\n"),
+            (b"POST", own + b"Sec-Fetch-Site: same-site\r\n"),
+            (b"POST", own + b"Content-Length: 1\r\n"),
+            (b"POST", own + b"Transfer-Encoding: chunked\r\n"),
+        ):
+            page = self.ask(head % (method, fields))
+            self.assertRegex(page, b"^HTTP/1.1 (200|403) ")
+            self.assertNotIn(b"Set-Cookie", page)
+
+    def test_service_worker(self) -> None:
+        """
+        A request for a service worker's script is known, and a refusal does
+        not forget the choice.
+        """
+        head = b"GET /sw.js HTTP/1.1\r\nHost: relay\r\nCookie: relaytunnel=web\r\n%b\r\n"
+        self.assertFalse(named(head % b"").service_worker)
+        way = HttpArrival()
+        found = way.feed(head % b"Service-Worker: script\r\n")
+        assert isinstance(found, Named)
+        self.assertTrue(found.service_worker)
+        refused = way.answer(Failing(Code.NOT_ALLOWED, "no service workers"))
+        self.assertTrue(refused.startswith(b"HTTP/1.1 403 "))
+        self.assertNotIn(b"Set-Cookie", refused)
 
     def test_remembered_gone(self) -> None:
         """

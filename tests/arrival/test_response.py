@@ -112,6 +112,10 @@ class ResponseTests(SynchronousTestCase):
             fields = parts(response(HTTPStatus.OK, form, b"", [], False))[1]
             policy = fields["Content-Security-Policy"]
             if form is Form.HTML:
-                self.assertEqual(policy, "default-src 'none'; style-src 'unsafe-inline'")
+                self.assertEqual(
+                    policy,
+                    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
+                    " frame-ancestors 'none'",
+                )
             else:
                 self.assertIsNone(policy)

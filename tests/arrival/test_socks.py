@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival.socks import SOCKS4, SOCKS5, Socks4Arrival, Socks5Arrival
-from relaytunnel.arrival.ways import Choice, Limits, Login, Malformed, Named, Opening, Way
+from relaytunnel.arrival.ways import Limits, Login, Malformed, Named, Opening, Way
 from relaytunnel.errors import Code, Failing
+from tests.arrival.directory import Servers
 
 OPEN = b"\x05\x01\x00"
 WITH_LOGIN = b"\x05\x02\x00\x02"
@@ -54,24 +55,6 @@ started = (
     | st.tuples(st.just(SOCKS5), st.builds(bytes.__add__, st.just(b"\x05"), anything))
     | st.tuples(st.just(SOCKS4), st.builds(bytes.__add__, st.just(b"\x04"), anything))
 )
-
-
-class NoServers:
-    """
-    A directory without any server.
-    """
-
-    def listed(self) -> list[Choice]:
-        """
-        None.
-        """
-        return []
-
-    def refuses(self, connection_id: str) -> Failing | None:
-        """
-        There is no such server.
-        """
-        return Failing(Code.NO_SUCH_SERVER, "there is no such server")
 
 
 def request(name: bytes, port: int = 22, head: bytes = b"\x05\x01\x00\x03") -> bytes:
@@ -136,7 +119,7 @@ class FitsTests(SynchronousTestCase):
         for opening in (SOCKS5, SOCKS4):
             way = opening.begin(Limits())
             self.assertEqual(way.name, opening.name)
-            self.assertIsNone(way.ask(NoServers(), failing(Code.NO_SUCH_SERVER)))
+            self.assertIsNone(way.ask(Servers(), failing(Code.NO_SUCH_SERVER)))
 
 
 class Socks5Tests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.channel.journal import Journal
@@ -37,6 +37,13 @@ class JournalTests(SynchronousTestCase):
         self.clock.advance(0.2)
         self.journal.note("another")
         self.assertEqual(self.events, ["a {line}", "another"])
+
+    def test_emit(self) -> None:
+        """
+        A line may be given by its fields, as to a logger.
+        """
+        self.journal.emit(LogLevel.info, "{who} is {what}", who="a {client}", what=1)
+        self.assertEqual(self.events, ["a {client} is 1"])
 
     def test_together(self) -> None:
         """

@@ -12,6 +12,8 @@ The steps are:
     that it leads to.
   - C{["type", SELECTOR, TEXT]}: click there, and type.
   - C{["ask", EXPRESSION]}: evaluate it in the page; a promise is waited for.
+  - C{["submit", EXPRESSION]}: evaluate it, and wait for the page that it leads
+    to.
   - C{["scripts", false]}: run no more scripts of pages.
   - C{["look", FILE, WIDTH, HEIGHT, SCHEME]}: a picture of what a window of this
     size shows, with the colour scheme C{light} or C{dark}.
@@ -170,6 +172,14 @@ class Chromium:
         self._click(selector)
         self.does("Input.insertText", text=text)
 
+    def submit(self, expression: str) -> None:
+        """
+        See above.
+        """
+        self._events.clear()
+        self.does("Runtime.evaluate", expression=expression)
+        self._loads()
+
     def scripts(self, allowed: bool) -> None:
         """
         See above.
@@ -221,6 +231,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "press": Chromium.press,
     "type": Chromium.type,
     "ask": Chromium.ask,
+    "submit": Chromium.submit,
     "scripts": Chromium.scripts,
     "look": Chromium.look,
 }

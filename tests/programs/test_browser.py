@@ -49,7 +49,7 @@ listed = {listed}
 
 TITLE = "document.title"
 TEXT = "document.body.innerText"
-NAMES = "[...document.querySelectorAll('[name=server]')].map(each => each.value)"
+NAMES = "[...document.querySelectorAll('li button')].map(each => each.value)"
 SCRIPTS = """
 document.scripts.length + [...document.querySelectorAll('*')].filter(
   each => each.getAttributeNames().some(name => name.startsWith('on'))
@@ -160,7 +160,7 @@ class QuestionTests(BrowserCase):
         )
         self.assertEqual(done.code, 0, done.err)
         for name in ("a-b.office", "web", "wiki"):
-            self.assertIn(f'name="server" value="{name}"', done.out)
+            self.assertIn(f'<button value="{name}">', done.out)
         self.assertNotIn("private", done.out)
 
     async def chooses(self, *before: list[Any]) -> None:
@@ -230,11 +230,57 @@ class QuestionTests(BrowserCase):
         said = await browse(
             self,
             ["visit", f"{self.url}/.relaytunnel/?server=web"],
+            ["press", "li [value=web]"],
             ["ask", TEXT],
             ["visit", f"{self.url}/.relaytunnel/?server=other"],
+            ["press", "li [value=other]"],
             ["ask", TEXT],
         )
         self.assertEqual(said, ["web has /", "other has /"])
+
+    async def test_name_of_its_own(self) -> None:
+        """
+        At C{localhost} the choice leads to the server's own name, and the
+        browser keeps nothing for the name that all share.
+        """
+        port = self.relay.clients_port
+        said = await browse(
+            self,
+            ["visit", f"http://localhost:{port}/there?x=1"],
+            ["press", "li [value=web]"],
+            ["ask", "location.href"],
+            ["ask", TEXT],
+            ["visit", f"http://localhost:{port}/"],
+            ["ask", TITLE],
+        )
+        place = f"http://web.localhost:{port}/there?x=1"
+        self.assertEqual(said, [place, "web has /there?x=1", "Which server?"])
+
+    async def test_from_another_page(self) -> None:
+        """
+        A page of another host, also of one below the relay's, chooses nothing.
+        """
+        port = self.relay.clients_port
+        send = """
+        (() => {
+          const form = document.createElement('form');
+          form.method = '%s';
+          form.action = '%s/.relaytunnel/?server=other';
+          document.body.append(form);
+          form.submit();
+        })()
+        """
+        for method in ("post", "get"):
+            for url in (self.url, f"http://localhost:{port}"):
+                said = await browse(
+                    self,
+                    ["visit", f"http://web.localhost:{port}/"],
+                    ["submit", send % (method, url)],
+                    ["ask", TITLE],
+                    ["visit", f"{url}/"],
+                    ["ask", TITLE],
+                )
+                self.assertEqual(said, ["Which server?", "Which server?"])
 
     async def test_by_host(self) -> None:
         """

@@ -89,8 +89,14 @@ class WebSocketTests(TestCase):
         """
         The cookie of a choice leads a WebSocket to the server, too.
         """
-        page = f"{self.relay.clients}/.relaytunnel/?server=talk"
-        await self.talks(page=page, place=f"ws://{self.relay.clients}/chat")
+        url = f"http://{self.relay.clients}"
+        [heard] = await browse(
+            self,
+            ["visit", f"{url}/.relaytunnel/?server=talk"],
+            ["press", "li [value=talk]"],
+            ["ask", TALKS % f"ws://{self.relay.clients}/chat"],
+        )
+        self.assertEqual(heard, ["welcome", "ONE", "TWO", "LONG", 4000, "enough"])
 
     test_by_host.skip = test_by_tunnel.skip = test_chosen.skip = (  # type: ignore[attr-defined]
         skip or missing_programs("chromium")

@@ -102,6 +102,16 @@ class SourceTests(BalancedCase):
         self.assertTrue((await client.end_of_all()).startswith(b"HTTP/1.1 503 "))
         await self.notified(relay, control, self.header("2001:db8:1::1"), request("web"))
 
+    async def test_own_connections(self) -> None:
+        """
+        Those that a balancer makes on its own behalf, or that it says nothing
+        of, do not count: its address is that of many.
+        """
+        relay = self.balanced({"sessions_per_client": 1})
+        control = await self.raw_agent(relay, WEB)
+        for _ in range(3):
+            await self.notified(relay, control, UNKNOWN, request("web"))
+
     async def test_arriving(self) -> None:
         """
         So are the clients that have named no server, also when the network

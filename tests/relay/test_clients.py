@@ -5,6 +5,7 @@ while they wait.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from ipaddress import ip_network
 from typing import Any
@@ -531,11 +532,11 @@ class ChosenTests(RunningCase):
         super().setUp()
         self.relay = self.start_relay()
 
-    async def ask(self, path: str, *fields: str, host: str = HOST) -> str:
+    async def ask(self, path: str, *fields: str, host: str = HOST, method: str = "GET") -> str:
         """
         Ask for a page of the relay's own name.
         """
-        lines = (f"GET {path} HTTP/1.1", f"Host: {host}", *fields, "", "")
+        lines = (f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "", "")
         client = await self.client(self.relay, "\r\n".join(lines).encode())
         return (await client.end_of_all()).decode()
 
@@ -549,11 +550,14 @@ class ChosenTests(RunningCase):
         page = await self.ask("/a?b", "Accept: text/html")
         self.assertTrue(page.startswith("HTTP/1.1 300 "), page)
         self.assertIn('value="web"', page)
-        taken = await self.ask("/.relaytunnel/?server=web&to=%2Fa%3Fb")
+        taken = await self.ask(
+            "/.relaytunnel/?server=web&to=%2Fa%3Fb", f"Origin: http://{HOST}", method="POST"
+        )
         self.assertTrue(taken.startswith("HTTP/1.1 303 "), taken)
         self.assertIn("\r\nLocation: /a?b\r\n", taken)
-        self.assertIn("\r\nSet-Cookie: relaytunnel=web; ", taken)
-        again = f"GET /a?b HTTP/1.1\r\nHost: {HOST}\r\nCookie: relaytunnel=web\r\n\r\n".encode()
+        found = re.search(r"\r\nSet-Cookie: (relaytunnel=\S+\.web); ", taken)
+        assert found is not None, taken
+        again = f"GET /a?b HTTP/1.1\r\nHost: {HOST}\r\nCookie: {found[1]}\r\n\r\n".encode()
         await self.client(self.relay, again)
         notify = await control.hears(Notify)
         self.assertEqual(notify.arrived, "chosen:web")
@@ -568,7 +572,7 @@ class ChosenTests(RunningCase):
         control = await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
         control.abort()
         await eventually(lambda: not self.relay.registry.agents, "it is gone")
-        page = await self.ask("/", "Cookie: relaytunnel=web")
+        page = await self.ask("/", f"Cookie: relaytunnel={self.choice('web')}")
         self.assertTrue(page.startswith("HTTP/1.1 300 "), page)
         self.assertIn("Set-Cookie: relaytunnel=; Max-Age=0", page)
         self.assertIn("not connected", page)
@@ -578,16 +582,80 @@ class ChosenTests(RunningCase):
         What was chosen does not count for a request that names its server.
         """
         control = await self.raw_agent(self.relay, "web", "shop")
-        client = await self.client(
-            self.relay, b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: relaytunnel=web\r\n\r\n"
-        )
-        self.assertEqual((await control.hears(Notify)).connection_id, "shop")
+        cookie = f"Cookie: relaytunnel={self.choice('web')}"
+        said = f"GET / HTTP/1.1\r\nHost: shop\r\n{cookie}\r\n\r\n".encode()
+        client = await self.client(self.relay, said)
+        notify = await control.hears(Notify)
+        self.assertEqual(notify.connection_id, "shop")
+        data = await self.raw_data(self.relay, notify.ticket)
+        await data.hears(said)
+        self.assertEqual(data.received, said, "it goes on as it came")
         client.reset()
-        self.assertTrue(
-            (await self.ask("/", "Cookie: relaytunnel=web", host="nowhere")).startswith(
-                "HTTP/1.1 404 "
-            )
+        page = await self.ask("/", cookie, host="nowhere")
+        self.assertTrue(page.startswith("HTTP/1.1 404 "))
+
+    def choice(self, connection_id: str, source: str = HOST) -> str:
+        """
+        A choice, as the relay signs it.
+        """
+        token = self.relay.clients.finder.choices.token(connection_id, source)
+        assert token is not None
+        return token
+
+    async def test_not_by_this_relay(self) -> None:
+        """
+        A choice that is not signed, or for another source, or one of two, leads
+        nowhere: the client is asked again.
+        """
+        control = await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
+        good = f"relaytunnel={self.choice('web')}"
+        for cookies in (
+            "relaytunnel=web",
+            f"relaytunnel={self.choice('web', '192.0.2.1')}",
+            f"{good}; {good}",
+            f"relaytunnel={'.' * 16000}",
+        ):
+            page = await self.ask("/", f"Cookie: {cookies}")
+            self.assertTrue(page.startswith("HTTP/1.1 300 "), page)
+            self.assertIn("Set-Cookie: relaytunnel=; Max-Age=0", page)
+        self.assertEqual(notices(control), [])
+
+    async def test_after_a_restart(self) -> None:
+        """
+        A choice holds beyond a restart of the relay.
+        """
+        before, state = self.choice("web"), self.relay.config.state
+        await self.relay.stopService()
+        self.relay = self.start_relay(state=state)
+        self.assertEqual(self.choice("web"), before)
+
+    async def test_name_of_its_own(self) -> None:
+        """
+        At C{localhost} each server has a name of its own, to which the choice
+        leads; no cookie is set.
+        """
+        await self.raw_agent(self.relay, Register(connection_id="web", listed=True))
+        taken = await self.ask(
+            "/.relaytunnel/?server=web&to=%2Fa",
+            "Origin: http://localhost:8000",
+            host="localhost:8000",
+            method="POST",
         )
+        self.assertTrue(taken.startswith("HTTP/1.1 303 "), taken)
+        self.assertIn("\r\nLocation: //web.localhost:8000/a\r\n", taken)
+        self.assertNotIn("Set-Cookie", taken)
+
+    async def test_service_worker(self) -> None:
+        """
+        No service worker comes from the relay's own name.
+        """
+        control = await self.raw_agent(self.relay, "web")
+        answer = await self.ask(
+            "/sw.js", f"Cookie: relaytunnel={self.choice('web')}", "Service-Worker: script"
+        )
+        self.assertTrue(answer.startswith("HTTP/1.1 403 "), answer)
+        self.assertNotIn("Set-Cookie", answer)
+        self.assertEqual(notices(control), [])
 
 
 class DefaultTests(RunningCase):

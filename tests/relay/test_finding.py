@@ -10,6 +10,7 @@ from relaytunnel.arrival import Choice, Login, Named
 from relaytunnel.config.access import networks
 from relaytunnel.config.hosts import RelayNames
 from relaytunnel.errors import Code, Failing, Rejection
+from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.finding import (
     LOGIN_WAYS,
     ClientDirectory,
@@ -24,6 +25,7 @@ from tests.relay.test_registry import a_server, an_agent
 OWN = ("relay.example", "localhost")
 OTHER_WAYS = ("connect", "socks5", "socks4", "question")
 CLIENT = "203.0.113.9"
+SOURCE = "203.0.113.9"
 ALICE = Login("alice", "pass")
 
 
@@ -36,7 +38,8 @@ class FindingCase(SynchronousTestCase):
         self.agent = an_agent()
         self.registry = Registry(RelayNames(OWN))
         self.registry.enter(self.agent)
-        self.finder = Finder(self.registry)
+        self.choices = Choices(b"key")
+        self.finder = Finder(self.registry, self.choices)
 
     def publish(self, connection_id: str, *reach: str) -> PublishedServer:
         """
@@ -53,9 +56,9 @@ class FindingCase(SynchronousTestCase):
         @return: its ID, and how it was found.
         """
         default = more.pop("default", "")
-        server, how = self.finder.find(
-            Named(way, host, remembered=more.get("remembered")), default
-        )
+        chosen = more.get("remembered")
+        token = None if chosen is None else self.choices.token(chosen, SOURCE)
+        server, how = self.finder.find(Named(way, host, remembered=token), default, SOURCE)
         return server.connection_id, how
 
     def missing(self, way: str, host: str | None = None, **more: str) -> Code:
@@ -207,7 +210,7 @@ class NobodyTests(FindingCase):
         """
         self.publish("web", "name")
         self.assertIs(self.missing("http", "nowhere", remembered="web"), Code.NO_SUCH_SERVER)
-        self.assertRaises(Unnamed, self.finder.find, Named("http", None, remembered="gone"))
+        self.assertRaises(Unnamed, self.found, "http", None, remembered="gone")
 
     def test_remembered_by_id_alone(self) -> None:
         """
@@ -216,9 +219,38 @@ class NobodyTests(FindingCase):
         """
         self.publish("web", "host:a.example")
         for remembered in ("a.example", "web", ""):
-            self.assertRaises(
-                Unnamed, self.finder.find, Named("http", None, remembered=remembered)
-            )
+            self.assertRaises(Unnamed, self.found, "http", None, remembered=remembered)
+
+    def test_remembered_by_this_relay(self) -> None:
+        """
+        A choice counts if this relay has signed it, for this source.
+        """
+        self.publish("web", "name")
+        good = self.choices.token("web", SOURCE)
+        assert good is not None
+        self.finder.find(Named("http", None, remembered=good), "", SOURCE)
+        for token, source in (
+            (good, "198.51.100.7"),
+            ("web", SOURCE),
+            ("", SOURCE),
+            (Choices(b"another key").token("web", SOURCE), SOURCE),
+        ):
+            named = Named("http", None, remembered=token)
+            self.assertRaises(Unnamed, self.finder.find, named, "", source)
+
+    def test_service_worker(self) -> None:
+        """
+        No service worker comes from the relay's own name, which all share;
+        one that has a name of its own may have one, also the relay's.
+        """
+        self.publish("web", "name")
+        token = self.choices.token("web", SOURCE)
+        for host in (None, *OWN, "192.0.2.1"):
+            named = Named("http", host, remembered=token, service_worker=True)
+            rejection = self.assertRaises(Rejection, self.finder.find, named, "", SOURCE)
+            self.assertIs(rejection.code, Code.NOT_ALLOWED)
+        self.finder.find(Named("http", "web", service_worker=True))
+        self.finder.find(Named("http", None, service_worker=True), "web")
 
 
 class DefaultTests(FindingCase):
@@ -289,7 +321,7 @@ class DirectoryTests(FindingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.directory = ClientDirectory(self.registry, CLIENT)
+        self.directory = ClientDirectory(self.registry, CLIENT, SOURCE, self.choices)
 
     def test_listed(self) -> None:
         """
@@ -322,7 +354,10 @@ class DirectoryTests(FindingCase):
         server.listed = True
         server.allow = networks(["10.0.0.0/8"])
         self.assertEqual(self.directory.listed(), [])
-        self.assertEqual(ClientDirectory(self.registry, "10.1.2.3").listed(), [Choice("web")])
+        self.assertEqual(
+            ClientDirectory(self.registry, "10.1.2.3", SOURCE, self.choices).listed(),
+            [Choice("web")],
+        )
 
     def test_refuses(self) -> None:
         """

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IDelayedCall
 from relaytunnel.channel.descriptors import descriptor_limit, descriptors_in_use
 from relaytunnel.errors import Code
 from relaytunnel.relay.service import RelayService
-from relaytunnel.wire.messages import Cancel, Denied, Goodbye, Notify
+from relaytunnel.wire.data import Kind
+from relaytunnel.wire.messages import TICKET_BYTES, Cancel, Denied, Goodbye, Notify, Welcome
 from tests.running import HOST, RawControl, RunningCase, eventually, reactor, request
 
 SILENT = 500
@@ -160,6 +161,63 @@ class ResettingTests(RunningCase):
         await eventually(lambda: told(Cancel) == 20, "they are called off")
         self.assertEqual(told(Notify), 20)
         await eventually(lambda: not relay.clients.present, "nobody is here")
+
+
+class LogTests(RunningCase):
+    """
+    Those who would have the log tell of them without end.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay = self.start_relay()
+        for log in (
+            self.relay.clients.refused,
+            self.relay.agents_port._refused,
+            self.relay.reception.log,
+        ):
+            log._burst = 3
+        self.lines = self.logged()
+
+    async def few_of(self, what: str) -> None:
+        """
+        Assert that few lines say this, and that the relay counts the others.
+        """
+        self.relay.clients.journal.close()  # what is on its way to the log
+        said = [line for lines in self.lines for line in lines.splitlines() if what in line]
+        self.assertEqual(len(said), 3)
+        await self.relay.stopService()
+        said = [line for lines in self.lines for line in lines.splitlines() if what in line]
+        self.assertEqual(len(said), 4)
+        self.assertIn("and 6 more like it", said[3])
+
+    async def test_refused_clients(self) -> None:
+        """
+        Clients of one source that are not served, for one reason.
+        """
+        for _ in range(10):
+            await self.get(self.relay, "nowhere")
+        await self.few_of("is not served: no-such-server")
+
+    async def test_tickets(self) -> None:
+        """
+        Tickets that join nothing, from where an agent is.
+        """
+        await self.raw_agent(self.relay, "web")
+        for _ in range(10):
+            data = await self.raw_data(self.relay, b"?" * TICKET_BYTES)
+            await eventually(lambda d=data: Kind.RESET in d.kinds, "it is refused")  # type: ignore[misc]
+        await self.few_of("presented a ticket that joins nothing")
+
+    async def test_faults(self) -> None:
+        """
+        Agents that break the protocol, and come again.
+        """
+        for epoch in range(1, 11):
+            control = await self.raw_agent(self.relay, epoch=epoch)
+            control.say(Welcome(relay="", node="", sessions=1, ping=1.0))
+            await control.hears(Goodbye)
+        await self.few_of("broke the protocol")
 
 
 class GuessingTests(RunningCase):

@@ -53,6 +53,7 @@ __all__ = [
     "DialsData",
     "DialsServer",
     "Drops",
+    "Fails",
     "FakeAgentDoor",
     "FakeAgentVisit",
     "FakeClientDoor",
@@ -407,6 +408,9 @@ class FakeClientDoor:
     def tell(self, failing: Failing) -> None:
         self._script.record(Tells(self.client, failing))
 
+    def fail(self) -> None:
+        self._script.record(Fails())
+
     def splice(self, stream: object, place: Place[Visit]) -> None:
         self._script.record(Joins(self.client, stream))
 
@@ -597,6 +601,13 @@ class Drops:
 
 
 @dataclass(frozen=True)
+class Fails:
+    """
+    All is let go of, by a fault of the program's own.
+    """
+
+
+@dataclass(frozen=True)
 class Forgets:
     """
     A visit is over.
@@ -697,6 +708,9 @@ class FakeVisitDoors:
 
     def forget(self) -> None:
         self._script.record(Forgets())
+
+    def fail(self) -> None:
+        self._script.record(Fails())
 
 
 class ScriptedTestCase(SynchronousTestCase):

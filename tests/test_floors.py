@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.ratelimited": 0,
     "relaytunnel.sources": 0,
     "relaytunnel.steps": 0,
+    "relaytunnel.guarding": 0,
     "relaytunnel.machines": 0,
     "relaytunnel.wire": 1,
     "relaytunnel.arrival": 1,

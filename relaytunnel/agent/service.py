@@ -271,8 +271,9 @@ class AgentService(Service):
             checking.cancel()
 
     def visit(self, notify: Notify, server: OwnServer) -> AgentVisit:
+        served = ServedClient(self, notify, server)
         self.state.servers.begin(notify)
-        return ServedClient(self, notify, server).visit
+        return served.visit
 
     def relay_leaves(self) -> None:
         self.channels.forget_parked()
@@ -284,8 +285,8 @@ class AgentService(Service):
             self.control.send(message)
 
     def forget(self, notify: Notify) -> None:
-        self.state.servers.end(notify)
-        self.state.visits.pop(notify.session, None)
+        if self.state.visits.pop(notify.session, None) is not None:
+            self.state.servers.end(notify)
 
     # What a server asks of a running agent (S3)
 

@@ -275,8 +275,14 @@ def _build() -> Callable[[_Core], _Stay]:
         )
 
     def begin(core: _Core, message: Notify, server: OwnServer) -> None:
-        visit = core.state.visits[message.session] = core.door.visit(message, server)
-        visit.begin()
+        try:
+            visit = core.state.visits[message.session] = core.door.visit(message, server)
+        except Exception:
+            # It is this session's fault alone; the control channel is everybody's.
+            _log.failure("session {session} ends by our own fault", session=message.session)
+            refuse(core, message, Rejection(Code.INTERNAL, "the session cannot begin"))
+        else:
+            visit.begin()
 
     @pep614(Present.upon(_Stay.cancel).loop())
     def cancel(stay: _Stay, core: _Core, message: Cancel) -> None:

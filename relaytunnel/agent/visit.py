@@ -10,17 +10,22 @@ dials and drops goes through L{VisitDoors}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from automat import TypeMachineBuilder, pep614
 
+from twisted.logger import Logger
+
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing
+from relaytunnel.guarding import guarded
 from relaytunnel.machines import build
 from relaytunnel.wire.messages import Notify
 
 __all__ = ["AgentVisit", "VisitDoors", "new_visit"]
+
+_log = Logger()
 
 
 class VisitDoors(Protocol):
@@ -48,6 +53,9 @@ class VisitDoors(Protocol):
 
     def forget(self) -> None:
         """The visit is over."""
+
+    def fail(self) -> None:
+        """It is over by our own fault: let go of all that it has, wherever it stood."""
 
 
 class AgentVisit(Protocol):
@@ -89,6 +97,20 @@ class _Core:
     deadlines: Deadlines
     notify: Notify
     alarm: Deadline | None = None
+    visit: AgentVisit = field(init=False)
+
+    def fail(self) -> None:
+        """
+        An input has raised.
+        """
+        _log.failure("session {session} ends by our own fault", session=self.notify.session)
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        doors = getattr(self, "doors", None)
+        if doors is not None:
+            del self.doors, self.visit
+            doors.fail()
 
 
 def _build() -> Callable[[_Core], AgentVisit]:
@@ -110,7 +132,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
         core.doors.forget()
         # The doors have their visit.  Two that have each other wait for the
         # collector.
-        del core.doors
+        del core.doors, core.visit
 
     Notified = builder.state("Notified")
     Dialling = builder.state("Dialling")
@@ -121,7 +143,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
 
     @pep614(Notified.upon(AgentVisit.begin).to(Dialling))
     def dial(visit: AgentVisit, core: _Core) -> None:
-        core.alarm = core.deadlines.within(core.notify.deadline, visit.expired)
+        core.alarm = core.deadlines.within(core.notify.deadline, core.visit.expired)
         core.doors.dial_data()
         core.doors.dial_server()
         core.doors.accept()
@@ -161,7 +183,7 @@ def _build() -> Callable[[_Core], AgentVisit]:
     # calls it off when it is too late.
     @pep614(Spliced.upon(AgentVisit.unheard).to(Dialling))
     def dial_again(visit: AgentVisit, core: _Core) -> None:
-        core.alarm = core.deadlines.within(core.notify.deadline, visit.expired)
+        core.alarm = core.deadlines.within(core.notify.deadline, core.visit.expired)
         core.doors.dial_data()
         core.doors.dial_server()
 
@@ -201,6 +223,8 @@ _machine = _build()
 def new_visit(doors: VisitDoors, deadlines: Deadlines, notify: Notify) -> AgentVisit:
     """
     @return: the visit of the client that this message is about; it starts
-        with C{begin()}.
+        with C{begin()}.  No input of it raises: it fails alone.
     """
-    return _machine(_Core(doors, deadlines, notify))
+    core = _Core(doors, deadlines, notify)
+    core.visit = visit = guarded(_machine(core), core.fail)
+    return visit

@@ -26,6 +26,7 @@ from relaytunnel.config.limits import Limits
 from relaytunnel.config.names import printable
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing
+from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine, Lost
 from relaytunnel.splice import SpliceReport
 from relaytunnel.steps import happened
@@ -265,7 +266,7 @@ class ServedClient:
 
         def stands(channel: TCPChannel) -> None:
             self._dialling.discard(attempt)
-            connected(channel)
+            self._take(connected, channel)
 
         def failing(failure: Failure) -> None:
             self._dialling.discard(attempt)
@@ -296,12 +297,28 @@ class ServedClient:
                 failed(failure)
 
         connecting.addBoth(done)
-        connecting.addCallbacks(connected or (lambda _: None), failing)
+        if connected is None:
+            connecting.addErrback(failing)
+        else:
+            connecting.addCallbacks(lambda channel: self._take(connected, channel), failing)
         connecting.addErrback(self._broken)
         return connecting
 
+    def _take(self, connected: Callable[[Any], None], channel: TCPChannel | DataChannel) -> None:
+        """
+        A connection stands: see that it has an owner, whatever happens.
+        """
+        try:
+            connected(channel)
+        except Exception:
+            channel.reset() if isinstance(channel, TCPChannel) else channel.abort()
+            self._broken(Failure())
+
     def _broken(self, failure: Failure) -> None:
         self._log.failure("a visit failed by our own fault", failure)
+        self.fail()
+        self.visit.cancelled()
+        self.visit.over()
 
     # S10 to S12
 
@@ -314,7 +331,6 @@ class ServedClient:
             self._both_up = True
             return
         assert server is not None
-        self._data_channel = self._server_channel = None
         around, session = self._around, self._notify.session
         happened("S10", "the agent presents the ticket on a data channel, and splices")
         if self._server.config.proxy:
@@ -328,9 +344,10 @@ class ServedClient:
             data.write(plain_preamble(self._notify.ticket))
             stream = data
         splice = around.engine.join(server, stream, around.limits, around.reactor)
+        self._data_channel = self._server_channel = None
         around.splices[session] = splice
         done: Deferred[SpliceReport] = splice.done
-        done.addCallback(self._over)
+        done.addCallback(self._over).addErrback(self._broken)
 
     def _header(self, version: Literal["v1", "v2"]) -> bytes:
         """
@@ -349,7 +366,7 @@ class ServedClient:
         """
         S14 to S20, from either side
         """
-        del self._around.splices[self._notify.session]
+        self._around.splices.pop(self._notify.session, None)
         notify = self._notify
         if report.reason == _UNHEARD and not report.backward and report.duration < notify.deadline:
             self._unheard()
@@ -402,6 +419,14 @@ class ServedClient:
 
     def forget(self) -> None:
         self._around.forget(self._notify)
+
+    def fail(self) -> None:
+        splice = self._around.splices.pop(self._notify.session, None)
+        steps: list[Callable[[], object]] = (
+            [self.drop] if splice is None else [splice.close, self.drop]
+        )
+        failing = Failing(Code.INTERNAL, "the session failed by the agent's own fault")
+        attempt_all([*steps, lambda: self.refuse(failing), self.forget])
 
 
 _NOWHERE = ("::", 0)

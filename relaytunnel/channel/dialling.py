@@ -117,7 +117,11 @@ class Attempt:
             transport = EdgeConnection(
                 sock, protocol, self._edges, self._reactor, self._address, True
             )
-        protocol.makeConnection(transport)
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            transport.failed()
+            raise
 
     def _let_go(self) -> tuple[IProtocol, Any, Callable[[Failure], None]]:
         """

@@ -165,6 +165,7 @@ class EdgeWatch:
                 go_on()
             except Exception:
                 self._log.failure("going on failed by our own fault")
+                self._tell_failed(go_on)
 
     def close(self) -> None:
         """
@@ -249,11 +250,24 @@ class EdgeWatch:
             except Exception:
                 # One descriptor's fault must not take the others along.
                 self._log.failure("an event was lost by our own fault")
+                self._tell_failed(happened)
             if self._reactor is None:
                 return False
         if self._again:
             self._go_on()
         return ours and self._reactor is not None
+
+    def _tell_failed(self, called: Any) -> None:
+        """
+        Let the owner of a method that has raised end what it was for, by its
+        method C{failed}, if it has one.
+        """
+        failed = getattr(getattr(called, "__self__", None), "failed", None)
+        if failed is not None:
+            try:
+                failed()
+            except Exception:
+                self._log.failure("what has failed could not end")
 
     def _have_guests(self) -> bool:
         """

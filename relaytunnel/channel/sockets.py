@@ -192,6 +192,13 @@ class EdgeConnection(tcp.Connection):
                 return
         self._edges.again(self._read)
 
+    def failed(self) -> None:
+        """
+        A method that the watch has called has raised.
+        """
+        if self.connected:
+            self.connectionLost(Failure(CONNECTION_LOST))
+
     def read_now(self) -> None:
         """
         Take in what has come, before the watch says so.

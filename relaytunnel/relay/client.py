@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from relaytunnel.arrival import Exchange, Login, Named, Prelude
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
+from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import Lost
 from relaytunnel.relay.finding import (
     ClientDirectory,
@@ -382,7 +383,7 @@ class ClientVisit:
         splice = clients.engine.join(first, stream, clients.limits, clients.clock)
         clients.splices[place.session] = (self, place, splice)
         done: Deferred[SpliceReport] = splice.done
-        done.addCallback(self._over, place)
+        done.addCallback(self._over, place).addErrback(self._broken)
 
     def _looked_at(self, first: Named, server: PublishedServer) -> HttpChannel:
         """
@@ -438,7 +439,12 @@ class ClientVisit:
             f" {report.forward} bytes up, {report.backward} bytes down"
         )
         self._clients.finished += 1
-        del self._clients.splices[place.session]
+        self._clients.splices.pop(place.session, None)
+        self._visit.over()
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("a visit failed by our own fault", failure)
+        self.fail()
         self._visit.over()
 
     def abort(self) -> None:
@@ -452,3 +458,17 @@ class ClientVisit:
             self._part("the relay stops")
         else:
             self._visit.client_left()
+
+    def fail(self) -> None:
+        """
+        Let go of everything, wherever the visit stood.
+        """
+        splices = self._clients.splices
+        steps: list[Callable[[], object]] = [self._go]
+        for session, (visit, _, splice) in list(splices.items()):
+            if visit is self:
+                del splices[session]
+                steps.append(splice.close)
+        if self._exchange is not None:
+            steps.append(self._exchange.stop)
+        attempt_all([*steps, self._channel.reset])

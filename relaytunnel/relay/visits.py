@@ -13,16 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from automat import TypeMachineBuilder, pep614
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from relaytunnel.arrival import Login
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import Code, Failing, ProtocolError, Rejection
+from relaytunnel.guarding import attempt_all, guarded
 from relaytunnel.machines import build
 from relaytunnel.relay.finding import check_access
 from relaytunnel.relay.registry import Agent, PublishedServer, RightsView
@@ -31,6 +33,8 @@ from relaytunnel.steps import happened
 from relaytunnel.wire.messages import Cancel, Notify
 
 __all__ = ["ClientDoor", "Visit", "Visits"]
+
+_log = Logger()
 
 _LOOK_EVERY = 0.1
 _CROWDED = "too many clients wait at this relay, and most of them come from this address"
@@ -66,6 +70,9 @@ class ClientDoor(Protocol):
 
     def splice(self, stream: object, place: Place[Visit]) -> None:
         """Join the client channel and this data channel (S11)."""
+
+    def fail(self) -> None:
+        """The visit is over by our own fault: let go of all that it has, wherever it stood."""
 
 
 class Visit(Protocol):
@@ -109,6 +116,33 @@ class _Core:
     door: ClientDoor
     visits: Visits
     queued: _Queued | None = None
+    place: Place[Visit] | None = None
+    alarm: Deadline | None = None
+    stream: Any = None
+    visit: Visit = field(init=False)
+
+    def fail(self) -> None:
+        """
+        An input has raised.
+        """
+        place, visits = self.place, self.visits
+        number = 0 if place is None else place.session
+        _log.failure("session {session} ends by our own fault", session=number)
+        if self.alarm is not None:
+            self.alarm.cancel()
+        door = getattr(self, "door", None)
+        steps: list[Callable[[], object]] = [] if door is None else [door.fail]
+        if self.stream is not None:
+            steps.append(self.stream.reset)
+        if place is not None and number:
+            agent = place.server.agent
+            visits.sessions.pop(number, None)
+            if place.waiting:
+                steps.append(lambda: agent.send(Cancel(session=number)))
+            steps.append(lambda: visits.leave(place))
+        attempt_all(steps)
+        if door is not None:
+            del self.door, self.visit
 
 
 @dataclass
@@ -142,8 +176,9 @@ def _build() -> Callable[[_Core], Visit]:
         visit: Visit, core: _Core, place: Place[Visit], arrived: str, login: Login | None
     ) -> _Queued:
         number, visits = place.session, core.visits
+        core.place = place
         visits.sessions[number] = place
-        alarm = visits.deadlines.within(visits.limits.waiting, visit.expired)
+        core.alarm = alarm = visits.deadlines.within(visits.limits.waiting, core.visit.expired)
         core.door.hold(True)
         core.queued = queued = _Queued(place, number, alarm, arrived, login)
         return queued
@@ -152,9 +187,10 @@ def _build() -> Callable[[_Core], Visit]:
         visit: Visit, core: _Core, place: Place[Visit], arrived: str, login: Login | None
     ) -> _Waiting:
         number, visits = place.session, core.visits
+        core.place = place
         visits.sessions[number] = place
         waiting = visits.limits.waiting
-        alarm = visits.deadlines.within(waiting, visit.expired)
+        core.alarm = alarm = visits.deadlines.within(waiting, core.visit.expired)
         notify(core, place, arrived, login, waiting)
         return _Waiting(place, number, alarm)
 
@@ -201,7 +237,7 @@ def _build() -> Callable[[_Core], Visit]:
     def let_go(core: _Core) -> None:
         # The door has its visit.  Two that have each other wait for the
         # collector, with what the client has said.
-        del core.door
+        del core.door, core.visit
 
     def leave(core: _Core, waiting: _Waiting | _Queued) -> None:
         waiting.alarm.cancel()
@@ -279,7 +315,9 @@ def _build() -> Callable[[_Core], Visit]:
             visit: Visit, core: _Core, waiting: _Waiting, place: Place[Visit], stream: object
         ) -> None:
             waiting.alarm.cancel()
+            core.stream = stream
             core.door.splice(stream, place)
+            core.stream = None
             let_go(core)
 
         @pep614(waiting_state.upon(Visit.agent_lost).to(Over))
@@ -339,8 +377,12 @@ class Visits:
     def arrive(self, door: ClientDoor) -> Visit:
         """
         A client has connected (S5).
+
+        @return: its visit, no input of which raises: it fails alone.
         """
-        return _new_visit(_Core(door, self))
+        core = _Core(door, self)
+        core.visit = visit = guarded(_new_visit(core), core.fail)
+        return visit
 
     def seek(
         self,

@@ -51,16 +51,30 @@ class PumpEngine:
         both_framed = isinstance(first, FramedStream) and isinstance(second, FramedStream)
         if _ours(first) and _ours(second) and not both_framed:
             splice = PumpSplice(self._rounds.of(limits, clock), self._edges, self._pipes)
-            if isinstance(first, TCPChannel) and isinstance(second, TCPChannel):
-                _join_plain(splice, first.release(), second.release())
-                return splice
-            if isinstance(first, TCPChannel) and isinstance(second, FramedStream):
-                self._join_framed(splice, first.release(), second, True)
-                return splice
-            if isinstance(first, FramedStream) and isinstance(second, TCPChannel):
-                self._join_framed(splice, second.release(), first, False)
-                return splice
+            released = [each.release() for each in (first, second) if isinstance(each, TCPChannel)]
+            try:
+                self._join(splice, first, second, released)
+            except Exception:
+                splice.fail()
+                for each in released:
+                    self._edges.closed(each.sock.fileno())
+                    each.sock.close()
+                for channel in (first, second):
+                    if isinstance(channel, FramedStream):
+                        channel.channel.abort()
+                raise
+            return splice
         return self._paired.join(first, second, limits, clock)
+
+    def _join(
+        self, splice: PumpSplice, first: object, second: object, released: list[Released]
+    ) -> None:
+        if isinstance(second, FramedStream):
+            self._join_framed(splice, released[0], second, True)
+        elif isinstance(first, FramedStream):
+            self._join_framed(splice, released[0], first, False)
+        else:
+            _join_plain(splice, *released)
 
     def _join_framed(
         self, splice: PumpSplice, plain: Released, stream: FramedStream, plain_first: bool

@@ -42,6 +42,9 @@ class Splice(Protocol):
     def lose(self, end: End, why: Lost) -> None:
         """One channel is gone."""
 
+    def fail(self) -> None:
+        """By our own fault nothing can be said of either channel: let go of both."""
+
 
 class End:
     """
@@ -67,6 +70,18 @@ class End:
         self.readable = False
         self.in_ended = False
         self.deaf = False
+
+    def failed(self) -> None:
+        """
+        One of our methods has raised.
+        """
+        self.splice.fail()
+
+    def abandon(self) -> None:
+        """
+        Let go of the channel, whatever state it is in.
+        """
+        raise NotImplementedError
 
     def let_go(self) -> None:
         """
@@ -157,6 +172,12 @@ class Flow:
         if not self._queued:
             self._queued = True
             self.splice.edges.again(self._go_on)
+
+    def failed(self) -> None:
+        """
+        One of our methods has raised.
+        """
+        self.splice.fail()
 
     def _go_on(self) -> None:
         self._queued = False

@@ -81,6 +81,13 @@ class Farewell:
         except OSError:
             self._leave()
 
+    def failed(self) -> None:
+        """
+        One of our methods has raised.
+        """
+        if self._sock.fileno() >= 0:
+            self._leave()
+
     def _say(self) -> bool:
         """
         @return: whether all has been said.

@@ -165,6 +165,12 @@ class FramedEnd(End):
         self.rest = self.channel.last_words if self.inward.flushed else EOF_FRAME
         self._say_rest()
 
+    def abandon(self) -> None:
+        self._back = True
+        self.stream.over()
+        self.channel.stream = None
+        self.channel.abort()
+
     def _give_back(self) -> None:
         """
         The channel has its connection again, and sends what we could not.

@@ -146,6 +146,10 @@ class PlainEnd(End):
         self.splice.edges.closed(self.number)
         abort(self.sock)
 
+    def abandon(self) -> None:
+        if self.sock.fileno() >= 0:
+            self.reset()
+
     def finish(self) -> None:
         if self.deaf:
             self.reset()

@@ -8,10 +8,11 @@ written, and nobody has to tell the kernel that a flow is paused.
 from __future__ import annotations
 
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Flow
 from relaytunnel.splice.pipes import Pipes
-from relaytunnel.splice.report import CLEAN
+from relaytunnel.splice.report import CLEAN, FAILED
 from relaytunnel.splice.running import Round, RunningSplice
 
 __all__ = ["PumpSplice"]
@@ -41,6 +42,8 @@ class PumpSplice(RunningSplice):
 
     def __init__(self, round_: Round, edges: EdgeWatch, pipes: Pipes) -> None:
         super().__init__(round_)
+        self._ends = ()
+        self.first = self.second = Total(0)
         self.limits = round_.limits
         self.clock = round_.clock
         self.edges = edges
@@ -84,6 +87,11 @@ class PumpSplice(RunningSplice):
         else:
             survivor.reset()
         self.over(f"{end.name} {why.value}")
+
+    def fail(self) -> None:
+        if self.running:
+            attempt_all([end.abandon for end in self._ends])
+            self.over(FAILED)
 
     def over(self, reason: str) -> None:
         if self.running:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CLEAN", "CLOSED", "HALF_CLOSED_IDLE", "IDLE", "SpliceReport"]
+__all__ = ["CLEAN", "CLOSED", "FAILED", "HALF_CLOSED_IDLE", "IDLE", "SpliceReport"]
 
 CLEAN = "clean"
 """Both directions ended with everything delivered."""
@@ -16,6 +16,8 @@ HALF_CLOSED_IDLE = "half-closed idle"
 """One direction had ended and the other moved no byte for its limit."""
 CLOSED = "closed"
 """It was ended from outside."""
+FAILED = "failed"
+"""It ended by our own fault, which is in the log."""
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,8 @@ from functools import partial
 
 from relaytunnel.agent.service import AgentService
 from relaytunnel.relay.service import RelayService
+from tests.cycles import collected
 from tests.running import HOST, Peer, RunningCase, echo, eventually
-
-
-def _collected() -> Counter[str]:
-    """
-    @return: the classes of ours whose instances were in cycles that nobody
-        held.
-    """
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        return Counter(
-            f"{type(found).__module__}.{type(found).__qualname__}"
-            for found in gc.garbage
-            if type(found).__module__.startswith("relaytunnel.")
-        )
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
 
 
 def _lost(*peers: Peer) -> bool:
@@ -61,7 +44,7 @@ class CyclesTests(RunningCase):
         gc.freeze()  # what other tests have left is none of our business
         for _ in range(3):
             await self._visits(relay, agent, port)
-        return _collected()
+        return collected()
 
     def _heard(self, peer: Peer) -> None:
         self.servers[peer.received] = peer

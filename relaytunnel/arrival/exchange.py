@@ -55,6 +55,10 @@ class Mode(Enum):
     """It has become another protocol, and is looked at no more."""
 
 
+def _refuses(named: Named | None) -> bool:
+    return False
+
+
 class _Asked(NamedTuple):
     """
     A request that has no final answer yet.
@@ -110,6 +114,12 @@ class Exchange:
         self._body = request.body()
         if self._last_asked.switches:
             self.mode = Mode.OFFERED
+
+    def close(self) -> None:
+        """
+        The session is over: nothing is asked of who accepts requests any more.
+        """
+        self._accepts = _refuses
 
     @property
     def stopped(self) -> bool:

@@ -220,8 +220,14 @@ class HttpChannel:
             self._receiver.end_received()
 
     def _let_go(self) -> TCPChannel:
-        channel, self._channel = self._channel, None
+        """
+        Have nothing to do with the client's own channel any more, nor with who
+        decides: they have each other, and the collector seldom comes.
+        """
+        channel, self._channel, self._receiver = self._channel, None, None
         assert channel is not None
+        self._exchange.close()
+        del self._back, self._leave
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -231,8 +237,7 @@ class HttpChannel:
         """
         The session ends, and the client's own channel is taken care of.
         """
-        receiver, self._receiver = self._receiver, None
-        channel = self._let_go()
+        receiver, channel = self._receiver, self._let_go()
         channel.unregisterProducer()
         if not self._ended_told:
             receiver.end_received()
@@ -240,14 +245,13 @@ class HttpChannel:
         take(channel)
 
     def _go_back(self, late: bool = False) -> None:
-        held, ended = self._exchange.held, self._ended
-        self._part(lambda channel: self._back(channel, held, ended, late))
+        held, ended, back = self._exchange.held, self._ended, self._back
+        self._part(lambda channel: back(channel, held, ended, late))
 
     def _break(self) -> None:
         """
         What has passed and what the other side makes of it may differ.
         """
-        receiver, self._receiver = self._receiver, None
-        channel = self._let_go()
+        receiver, channel = self._receiver, self._let_go()
         channel.reset()
         receiver.channel_lost(Lost.RESET)

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.interfaces import IChannelReceiver, ISpliceEngine, Lost, SpliceLimits
 from relaytunnel.splice.report import CLEAN
-from relaytunnel.splice.running import Round, Rounds, RunningSplice
+from relaytunnel.splice.running import Round, Rounds, RunningSplice, Total
 from relaytunnel.steps import happened
 
 __all__ = ["PairedEngine", "PairedSplice"]
@@ -47,6 +47,13 @@ class _Leg:
         self.write = other.channel.write
         other.channel.registerProducer(self.channel, True)
 
+    def let_go(self) -> None:
+        """
+        The splice is over: take the rings apart that legs, channels and splice
+        make, since the collector seldom comes.
+        """
+        del self.other, self.write, self.channel, self._splice
+
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
         self.write(data)
@@ -67,11 +74,12 @@ class _Leg:
         # paused would stay in neither the reactor's readers nor its writers.
         survivor = self.other.channel
         survivor.unregisterProducer()
+        splice = self._splice
         if self.ended:
             survivor.finish()
         else:
             survivor.reset()
-        self._splice.over(f"{self.name} {why.value}")
+        splice.over(f"{self.name} {why.value}")
 
 
 class PairedSplice(RunningSplice):
@@ -79,40 +87,50 @@ class PairedSplice(RunningSplice):
     Two channels joined by producer/consumer pairing.
     """
 
-    __slots__ = ()
+    __slots__ = ("_legs",)
 
-    first: _Leg
-    second: _Leg
+    first: _Leg | Total
+    second: _Leg | Total
+    _legs: tuple[_Leg, ...]
 
     def __init__(self, round_: Round, first: object, second: object) -> None:
         super().__init__(round_)
-        self.first = _Leg(self, first, "first")
-        self.second = _Leg(self, second, "second")
+        self.first = one = _Leg(self, first, "first")
+        self.second = two = _Leg(self, second, "second")
+        self._legs = (one, two)
 
     def start(self) -> None:
         """
         Let the bytes flow.
         """
-        first, second = self.first, self.second
+        first, second = self._legs
         first.meet(second)
         second.meet(first)
-        first.channel.attach(first)
-        second.channel.attach(second)
+        for leg in (first, second):
+            if self.running:
+                leg.channel.attach(leg)
 
     def end_if_all_did(self) -> None:
         """
         Both directions have ended and were flushed: let go of the channels.
         """
-        first, second = self.first, self.second
-        if first.ended and second.ended and first.flushed and second.flushed:
-            first.channel.close()
-            second.channel.close()
+        if all(leg.ended and leg.flushed for leg in self._legs):
+            for leg in self._legs:
+                leg.channel.close()
             self.over(CLEAN)
 
+    def over(self, reason: str) -> None:
+        if self.running:
+            legs, self._legs = self._legs, ()
+            self.first, self.second = Total(self.first.count), Total(self.second.count)
+            super().over(reason)
+            for leg in legs:
+                leg.let_go()
+
     def _end_both(self) -> None:
-        for leg in (self.first, self.second):
+        for leg in self._legs:
             leg.channel.unregisterProducer()
-        for leg in (self.first, self.second):
+        for leg in self._legs:
             leg.channel.reset()
 
 

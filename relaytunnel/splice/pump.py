@@ -13,20 +13,9 @@ from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Flow
 from relaytunnel.splice.pipes import Pipes
 from relaytunnel.splice.report import CLEAN, FAILED
-from relaytunnel.splice.running import Round, RunningSplice
+from relaytunnel.splice.running import Round, RunningSplice, Total
 
 __all__ = ["PumpSplice"]
-
-
-class Total:
-    """
-    What a flow has moved in all, when it is over.
-    """
-
-    __slots__ = ("count",)
-
-    def __init__(self, count: int) -> None:
-        self.count = count
 
 
 class PumpSplice(RunningSplice):

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from relaytunnel.interfaces import IRunningSplice, SpliceLimits
 from relaytunnel.splice.report import CLOSED, HALF_CLOSED_IDLE, IDLE, SpliceReport
 
-__all__ = ["Leg", "Round", "Rounds", "RunningSplice"]
+__all__ = ["Leg", "Round", "Rounds", "RunningSplice", "Total"]
 
 _LOOKS = 4
 """How often a splice is looked at before its limit has passed."""
@@ -32,6 +32,17 @@ class Leg(Protocol):
     """
 
     count: int
+
+
+class Total:
+    """
+    What a flow has moved in all, when it is over.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 class Round:

@@ -5,12 +5,15 @@ sockets.
 
 from __future__ import annotations
 
+import gc
+
 from twisted.internet.task import deferLater
 
 from relaytunnel.accounts.secrets import hash_chosen
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config.access import networks
 from relaytunnel.relay.service import RelayService
+from tests.cycles import collected
 from tests.running import Peer, RunningCase, Target, eventually, reactor
 
 BODY = b"0123456789" * 20_000
@@ -410,3 +413,37 @@ class UpgradeTests(RequestsCase):
         await eventually(lambda: server.received.endswith(b"\0\r\n\r\n" * 3), "the server hears")
         await eventually(lambda: client.received.count(b"\1") == 3, "the client hears")
         self.assertEqual(self.two.visits, [])
+
+
+class LeavingsTests(RequestsCase):
+    """
+    What sessions that were looked at leave behind.
+    """
+
+    async def test_cycles(self) -> None:
+        """
+        Sessions that give their client's connection to the next one leave
+        nothing for the collector, whoever ends first.
+        """
+        await self.start()
+
+        async def visits() -> None:
+            for reset in (False, True):
+                client = await self.client(self.relay)
+                for name in ("one", "two", "one"):
+                    await self.asks(client, get(name), f"{name} /")
+                if reset:
+                    client.reset()
+                else:
+                    await self.asks(client, get("nobody"), "HTTP/1.1 404 ")
+                    await client.end_of_all()
+                    client.close()
+                await self.quiet()
+
+        await visits()
+        self.addCleanup(gc.enable)
+        self.addCleanup(gc.unfreeze)
+        gc.disable()
+        gc.freeze()
+        await visits()
+        self.assertEqual(collected(), {})

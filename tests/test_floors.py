@@ -27,6 +27,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.config": 1,
     "relaytunnel.relay": 2,
     "relaytunnel.relay.admission": 2,
+    "relaytunnel.relay.awaymemory": 2,
     "relaytunnel.relay.fairqueue": 2,
     "relaytunnel.relay.rates": 2,
     "relaytunnel.relay.claims": 2,

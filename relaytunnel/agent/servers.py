@@ -160,7 +160,7 @@ class Servers:
         """
         for server in self._servers.values():
             server.closing = True
-        return [Withdraw(connection_id=name) for name in self._servers]
+        return [Withdraw(connection_id=name, code=Code.SHUTDOWN.value) for name in self._servers]
 
     def check(self, notify: Notify, come: OwnServer | None = None) -> OwnServer:
         """

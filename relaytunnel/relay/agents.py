@@ -292,7 +292,11 @@ def _build() -> Callable[[_Core], Stay]:
         agent.refused.pop(message.connection_id, None)
         server = agent.servers.get(message.connection_id)
         if server is not None:
-            core.reception.registry.forget(server)
+            server.stopping = message.code == Code.SHUTDOWN.value
+            if server.stopping:
+                core.reception.registry.remove(server)
+            else:
+                core.reception.registry.forget(server)
             remove(core, server)
         core.door.send(Withdrawn(connection_id=message.connection_id))
 
@@ -350,6 +354,8 @@ def _build() -> Callable[[_Core], Stay]:
             for server in agent.servers.values():
                 server.withdrawn = True
         leave(core, agent, f"{code.value}: {reason}", code is Code.SUPERSEDED)
+        if code is Code.REVOKED:
+            core.reception.registry.away.forget_agent(agent.agent_id)
 
     @pep614(Present.upon(Stay.goodbye).to(Over))
     def part(stay: Stay, core: _Core, agent: Agent, message: Goodbye) -> None:

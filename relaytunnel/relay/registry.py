@@ -5,7 +5,6 @@ clients find those servers.  Pure state: whoever changes it decides why.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,11 +13,11 @@ from relaytunnel.config.access import Network
 from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.relay.awaymemory import AwayMemory
 from relaytunnel.wire.messages import Message, Register
 
 __all__ = ["Agent", "PublishedServer", "Registry", "RightsView"]
 
-_REMEMBERED_AWAY = 65_536
 _MOST_SHOWN = 64
 
 
@@ -111,6 +110,7 @@ class PublishedServer:
     @ivar wants_address: whether its agent is to be told what clients connected
         to.
     @ivar addresses: the same as C{reach}, as people type it.
+    @ivar stopping: whether it is gone because its agent stops.
     @ivar message: what its agent asked for.
     @ivar checked: the rights that were found to allow it, the last time.
     @ivar http: C{"raw"} if the first request of a connection stands for all that
@@ -132,6 +132,7 @@ class PublishedServer:
     claims: tuple[str, ...] = ()
     message: Register | None = field(default=None, compare=False, repr=False)
     checked: RightsView | None = field(default=None, compare=False, repr=False)
+    stopping: bool = field(default=False, compare=False, repr=False)
     http: str = "requests"
     withdrawn: bool = False
 
@@ -165,11 +166,19 @@ class Registry:
     @ivar names: the relay's own names.
     @ivar entered: called when an agent has come.
     @ivar published: called when a server can be reached.
+    @ivar away: the names of servers whose agent is away.
+    @ivar returning: says whether agents may well be on their way that were
+        here before this relay started.
     """
 
-    def __init__(self, names: RelayNames | None = None) -> None:
+    def __init__(
+        self,
+        names: RelayNames | None = None,
+        seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """
         @param names: the relay's own names; C{localhost} alone if not given.
+        @param seconds: the clock.
         """
         self.names = RelayNames() if names is None else names
         self.agents: dict[str, Agent] = {}
@@ -178,7 +187,8 @@ class Registry:
         self.published: Callable[[], object] = lambda: None
         self._names: dict[str, dict[str, PublishedServer]] = {"host": {}, "sni": {}}
         self._ports: dict[int, PublishedServer] = {}
-        self._away: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self.away = AwayMemory(seconds)
+        self.returning: Callable[[], bool] = lambda: False
 
     # Agents
 
@@ -266,8 +276,7 @@ class Registry:
                 self._names[way.kind][way.value] = server
             elif way.kind == "port":
                 self._ports[way.port] = server
-        for key in self._remembered(server):
-            self._away.pop(key, None)
+        self.away.forget(self._remembered(server))
         self.published()
 
     def remove(self, server: PublishedServer) -> None:
@@ -284,11 +293,7 @@ class Registry:
                 del self._names[way.kind][way.value]
             elif way.kind == "port":
                 del self._ports[way.port]
-        for key in self._remembered(server):
-            self._away[key] = server.agent.agent_id
-            self._away.move_to_end(key)
-        while len(self._away) > _REMEMBERED_AWAY:
-            self._away.popitem(last=False)
+        self.away.remember(server.agent.agent_id, self._remembered(server))
 
     def forget(self, server: PublishedServer) -> None:
         """
@@ -296,8 +301,7 @@ class Registry:
         """
         self.remove(server)
         server.withdrawn = True
-        for key in self._remembered(server):
-            self._away.pop(key, None)
+        self.away.forget(self._remembered(server))
 
     # Finding
 
@@ -348,10 +352,16 @@ class Registry:
         """
         claims = ((kind, name), (kind, _wildcard(name)))
         for key in (*claims, *(("name", each) for each in self.names.ids(name))):
-            if key in self._away:
+            if key in self.away:
                 return Rejection(
                     Code.AGENT_AWAY, f"the agent that publishes {key[1]} is not connected now"
                 )
+        if self.returning():
+            return Rejection(
+                Code.AGENT_AWAY,
+                f"no server is published as {name} yet; this relay has just started, and agents"
+                " are still coming back",
+            )
         return Rejection(Code.NO_SUCH_SERVER, f"no server is published as {name}")
 
     def free_port(self, ports: PortRange, rights: RightsView) -> Iterator[int]:

@@ -10,7 +10,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,7 +21,14 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from relaytunnel.accounts import AccountStore, CombinedAccounts, DatabaseAccounts, FileAccounts
+from relaytunnel.accounts import (
+    Account,
+    AccountStore,
+    CombinedAccounts,
+    DatabaseAccounts,
+    FileAccounts,
+    Rights,
+)
 from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
@@ -41,6 +48,7 @@ from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.clients import Clients, OwnPort, SharedPort
 from relaytunnel.relay.control import AgentControl
 from relaytunnel.relay.data import AgentsPort
+from relaytunnel.relay.expecting import Expectation
 from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.inviting import FirstInvitation
@@ -64,6 +72,8 @@ _RECONNECT_SPREAD = 2.0
 _RECONNECT_FOR = 60.0
 _GOODBYE = 1.0
 _EXPECTED_WITHIN = 10.0
+_BACK_WITHIN = 60.0
+"""Seconds; twice as long as an agent waits at most before it dials again."""
 _SERVED_WITHIN = 1.0
 
 
@@ -129,6 +139,7 @@ class RelayService(Service):
         self.shared: dict[str, SharedPort] = {}
         self._draining: Deferred[Any] | None = None
         self._controls: set[AgentControl] = set()
+        self._expected: Expectation | None = None
 
     def startService(self) -> None:
         """
@@ -167,7 +178,10 @@ class RelayService(Service):
             self._listen(identity)
             invitation = FirstInvitation(self.state, self.facts, store, config)
             # No agent can come before what all others have a right to is known.
-            self.publisher.reservations.load(reserved(self.accounts.listed(store.agents())))
+            listed = self.accounts.listed(store.agents())
+            self.publisher.reservations.load(reserved(listed))
+            if self._inherited is None and self.state.read_facts() is not None:
+                self._expect_back(listed)
             if store.upgraded:
                 self._log.warn(
                     "{database} was brought up to date: the host names that agents claim need a"
@@ -178,6 +192,7 @@ class RelayService(Service):
             if self._inherited is None:
                 self.state.write_facts(self.facts)
         except BaseException:
+            self._expect_no_more()
             self.listeners.stop()
             self._edges.close()
             # No thread runs yet, and where there is no reactor none may be
@@ -190,18 +205,41 @@ class RelayService(Service):
             self.accounts,
             self.registry,
             self.publisher.reservations,
-            self.visits.recheck_absent,
+            self._recheck_absent,
         )
         self._rechecking.start()
         self._wildcard.start()
         self._announce()
         invitation.announce(self._announce_invitation)
 
+    def _expect_back(self, accounts: Iterable[Account]) -> None:
+        """
+        This relay has run before: the agents that it knows may be on their way.
+        """
+        agents = {
+            account.agent
+            for account in accounts
+            if account.last_seen is not None or account.source == "file"
+        }
+        if agents:
+            self._expected = back = Expectation(self._reactor, agents, _BACK_WITHIN, lambda: None)
+            self.registry.returning = lambda: not back.over
+            self.registry.entered = lambda agent: back.agent_came(agent.agent_id)
+
+    def _expect_no_more(self) -> None:
+        if self._expected is not None:
+            self._expected.end()
+            self._expected = None
+
+    def _recheck_absent(self, rights: Mapping[str, Rights]) -> None:
+        self.visits.recheck_absent(rights)
+        self.registry.away.keep_only(rights.keys())
+
     def _listen(self, identity: Identity) -> None:
         config, limits, reactor = self.config, self.config.limits, self._reactor
         listeners = self.listeners
         self.descriptors = listeners.descriptors
-        self.registry = Registry(config.all_names)
+        self.registry = Registry(config.all_names, reactor.seconds)
         room: WaitingRoom[Any] = WaitingRoom(
             limits,
             reactor.seconds,
@@ -431,6 +469,7 @@ class RelayService(Service):
         if self._draining is not None:
             self._draining.cancel()
         self._rechecking.stop()
+        self._expect_no_more()
         stopped = self.listeners.stop()
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))

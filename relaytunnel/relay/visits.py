@@ -459,6 +459,8 @@ class Visits:
         @raise Rejection: it has changed meanwhile, or is published no more.
         """
         server = before.agent.servers.get(before.connection_id)
+        if server is None and before.stopping:
+            raise Rejection(Code.AGENT_AWAY, f"the agent of {before.connection_id} stops")
         if server is None:
             raise Rejection(Code.NO_SUCH_SERVER, f"{before.connection_id} was withdrawn")
         if (server.users, server.allow) != (before.users, before.allow):

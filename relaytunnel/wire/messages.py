@@ -222,9 +222,13 @@ class Rejected(_Message, frozen=True):
 class Withdraw(_Message, frozen=True):
     """
     Agent to relay: stop publishing this server.
+
+    @ivar code: why; C{shutdown} if the agent is about to stop, and the server
+        may well be published again.
     """
 
     connection_id: _Id
+    code: _Code = "withdrawn"
 
 
 class Withdrawn(_Message, frozen=True):

@@ -293,7 +293,8 @@ class CheckTests(SynchronousTestCase):
         """
         server = self.servers.check(a_notify())
         self.assertEqual(
-            self.servers.close(), [Withdraw(connection_id=each.config.id) for each in self.servers]
+            self.servers.close(),
+            [Withdraw(connection_id=each.config.id, code="shutdown") for each in self.servers],
         )
         server.registered, server.endpoints = False, ()
         self.assertIs(self.servers.check(a_notify(), server), server)

@@ -4,10 +4,15 @@ What is left at the relay of agents that are not connected.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from relaytunnel.relay.awaymemory import AwayMemory
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.data import Kind
 from relaytunnel.wire.messages import Accept, Goodbye, Notify
-from tests.running import Peer, RawControl, RunningCase, eventually, request
+from tests.running import HOST, Peer, RawControl, RunningCase, eventually, request
 
 
 class AcceptedTests(RunningCase):
@@ -111,3 +116,133 @@ class AcceptedTests(RunningCase):
         await client.hears(b"503")
         data = await self.raw_data(relay, notify.ticket)
         await data.hears_kind(Kind.RESET)
+
+
+class AwayTests(RunningCase):
+    """
+    What clients are told of servers whose agent is not there.
+    """
+
+    async def test_planned_stop(self) -> None:
+        """
+        An agent that drains and stops is away for its clients from the
+        beginning, and they are told when to come again.
+        """
+        relay = self.start_relay()
+        agent = await self.start_agent(relay, self.server("web", f"{HOST}:1"))
+        await agent.drain()
+        await eventually(lambda: not relay.registry.servers, "it is published no more")
+        for _ in range(2):
+            answer = await self.get(relay, "web")
+            self.assertIn("503", answer.split("\r\n")[0])
+            self.assertIn("Retry-After: 15", answer)
+            await agent.stopService()
+            await eventually(lambda: not relay.registry.agents, "the agent is gone")
+
+    async def test_withdrawn(self) -> None:
+        """
+        What is withdrawn by a command, or was in a file, does not exist.
+        """
+        relay = self.start_relay()
+        agent = await self.start_agent(
+            relay, self.server("web", f"{HOST}:1"), self.server("other", f"{HOST}:1")
+        )
+        agent.withdraw("web")
+        agent.reload(replace(agent._config, servers=()))
+        await eventually(lambda: not relay.registry.servers, "both are withdrawn")
+        await agent.stopService()
+        for name in ("web", "other"):
+            self.assertIn("404", (await self.get(relay, name)).split("\r\n")[0])
+
+    async def test_revoked(self) -> None:
+        """
+        What a revoked agent published does not exist either, whether it was
+        there or away.
+        """
+        relay = self.start_relay()
+        there = await self.start_agent(relay, self.server("web", f"{HOST}:1"))
+        invitation = self.invite(relay, "second")
+        away = await self.start_agent(
+            relay, self.server("mail", f"{HOST}:1"), invitation=invitation
+        )
+        await away.stopService()
+        self.assertIn("503", await self.get(relay, "mail"))
+        for agent in ("first", "second"):
+            self.accounts(relay).revoke(agent)
+        await eventually(lambda: not relay.registry.agents, "it is revoked")
+        await eventually(lambda: not len(relay.registry.away), "nothing is remembered")
+        for name in ("web", "mail"):
+            self.assertIn("404", (await self.get(relay, name)).split("\r\n")[0])
+        await there.stopService()
+
+    async def test_restart(self) -> None:
+        """
+        A relay that has run before does not know what its agents publish
+        until they are back; when all are, it does.
+        """
+        relay = self.start_relay()
+        self.assertIn("404", (await self.get(relay, "web")).split("\r\n")[0])
+        agent = await self.start_agent(relay, self.server("web", f"{HOST}:1"))
+        invitation = self.first_invitation(relay)
+        account = self.accounts(relay)
+        await eventually(lambda: account.agents()[0].last_seen, "it is known to have been there")
+        await agent.stopService()
+        await relay.stopService()
+        relay = self.start_relay(state=relay.config.state)
+        answer = await self.get(relay, "web")
+        self.assertIn("503", answer.split("\r\n")[0])
+        self.assertIn("Retry-After: 15", answer)
+        await self.start_agent(
+            relay,
+            self.server("web", f"{HOST}:1"),
+            invitation=relay.facts.invitation(invitation.agent, invitation.secret),
+        )
+        self.assertIn("502", await self.get(relay, "web"))
+        await eventually(lambda: not relay.registry.returning(), "all are back")
+        self.assertIn("404", (await self.get(relay, "other")).split("\r\n")[0])
+
+
+class MemoryTests(SynchronousTestCase):
+    """
+    Names that are remembered.
+    """
+
+    def setUp(self) -> None:
+        self.now = 0.0
+        self.memory = AwayMemory(lambda: self.now, most=4, kept=10.0)
+
+    def test_an_hour(self) -> None:
+        """
+        They are forgotten when their time is over.
+        """
+        self.memory.remember("a", [("name", "web")])
+        self.now = 9.9
+        self.assertIn(("name", "web"), self.memory)
+        self.now = 10.0
+        self.assertNotIn(("name", "web"), self.memory)
+        self.assertEqual(len(self.memory), 0)
+
+    def test_the_largest_pays(self) -> None:
+        """
+        One agent with many names has none of another's forgotten.
+        """
+        self.memory.remember("a", [("name", "web")])
+        for number in range(100):
+            self.memory.remember("evil", [("name", f"evil{number}")])
+        self.assertEqual(len(self.memory), 4)
+        self.assertIn(("name", "web"), self.memory)
+        self.assertIn(("name", "evil99"), self.memory)
+        self.assertNotIn(("name", "evil0"), self.memory)
+
+    def test_accounts(self) -> None:
+        """
+        Those of an agent without an account go, and those of others stay.
+        """
+        self.memory.remember("a", [("name", "web"), ("host", "web.example")])
+        self.memory.remember("b", [("name", "mail")])
+        self.memory.remember("b", [("name", "web")])  # it is b's now
+        self.memory.keep_only(["b"])
+        self.assertIn(("name", "web"), self.memory)
+        self.assertNotIn(("host", "web.example"), self.memory)
+        self.memory.forget_agent("b")
+        self.assertEqual(len(self.memory), 0)

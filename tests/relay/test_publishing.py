@@ -95,7 +95,7 @@ class PublishingCase(SynchronousTestCase):
             {agent_id: dict(agent.servers) for agent_id, agent in registry.agents.items()},
             {kind: dict(names) for kind, names in registry._names.items()},
             dict(registry._ports),
-            dict(registry._away),
+            dict(registry.away._whose),
             set(self.opener.ports),
         )
 

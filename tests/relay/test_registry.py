@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from relaytunnel.accounts.model import Rights
 from relaytunnel.config.hosts import RelayNames
 from relaytunnel.config.names import PortRange, Reach
 from relaytunnel.errors import Code, Rejection
-from relaytunnel.relay import registry as registry_module
+from relaytunnel.relay.awaymemory import AwayMemory
 from relaytunnel.relay.registry import Agent, PublishedServer, Registry
 
 EVERYTHING = Rights(("*",), ((1, 65535),), ("*",))
@@ -565,10 +564,9 @@ class MissingTests(SynchronousTestCase):
         """
         Only so many names are remembered, those of the last to go.
         """
-        self.assertEqual(registry_module._REMEMBERED_AWAY, 65_536)
-        with patch.object(registry_module, "_REMEMBERED_AWAY", 2):
-            for name in ("a", "b", "c"):
-                self.registry.remove(self.add(name))
+        self.registry.away = AwayMemory(lambda: 0.0, most=2)
+        for name in ("a", "b", "c"):
+            self.registry.remove(self.add(name))
         self.assertEqual(
             [self.why(name) for name in ("a", "b", "c")],
             [Code.NO_SUCH_SERVER, Code.AGENT_AWAY, Code.AGENT_AWAY],
@@ -578,8 +576,8 @@ class MissingTests(SynchronousTestCase):
         """
         A name whose agent went away again is among the last to go.
         """
-        with patch.object(registry_module, "_REMEMBERED_AWAY", 2):
-            for name in ("a", "b", "a", "c"):
-                self.registry.remove(self.add(name))
+        self.registry.away = AwayMemory(lambda: 0.0, most=2)
+        for name in ("a", "b", "a", "c"):
+            self.registry.remove(self.add(name))
         self.assertIs(self.why("a"), Code.AGENT_AWAY)
         self.assertIs(self.why("b"), Code.NO_SUCH_SERVER)

@@ -9,6 +9,7 @@ others share.  And what the session had, it would keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from twisted.logger import Logger
@@ -33,45 +34,51 @@ class _Guard:
         self._failed: Callable[[], None] | None = failed
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine, name) if name.startswith("__") else _Input(self, name)
+        return getattr(self._machine, name)  # what is no input
 
-    def put(self, name: str, inputs: tuple[Any, ...]) -> None:
+    def fail(self) -> None:
         """
-        Give the machine this input.
+        An input has raised.
         """
+        failed, self._machine, self._failed = self._failed, None, None
+        if failed is not None:
+            failed()
+
+
+def _input(name: str) -> Callable[..., None]:
+    def put(self: _Guard, *inputs: Any) -> None:
         machine = self._machine
-        if machine is None:
-            return
-        try:
-            getattr(machine, name)(*inputs)
-        except Exception:
-            failed, self._machine, self._failed = self._failed, None, None
-            if failed is not None:
-                failed()
+        if machine is not None:
+            try:
+                getattr(machine, name)(*inputs)
+            except Exception:
+                self.fail()
+
+    return put
 
 
-class _Input:
+@cache
+def _kind(inputs: type) -> type[_Guard]:
     """
-    One input of a guarded machine.  Two of the same are equal.
+    @return: guards of machines with these inputs.  A session has one, so that
+        its inputs are methods, and not looked for each time.
     """
-
-    __slots__ = ("_guard", "_name")
-
-    def __init__(self, guard: _Guard, name: str) -> None:
-        self._guard = guard
-        self._name = name
-
-    def __call__(self, *inputs: Any) -> None:
-        self._guard.put(self._name, inputs)
+    names = [name for name, what in vars(inputs).items() if callable(what) and name[0] != "_"]
+    return type(
+        f"Guarded{inputs.__name__}",
+        (_Guard,),
+        {"__slots__": (), **{name: _input(name) for name in names}},
+    )
 
 
-def guarded(machine: M, failed: Callable[[], None]) -> M:
+def guarded(inputs: Any, machine: M, failed: Callable[[], None]) -> M:
     """
+    @param inputs: the protocol of the machine's inputs.
     @param failed: called once, while the exception of the first input that
         raises is handled.
     @return: the machine, of which no input raises.
     """
-    return cast("M", _Guard(machine, failed))
+    return cast("M", _kind(inputs)(machine, failed))
 
 
 def attempt_all(steps: Iterable[Callable[[], object]]) -> None:

@@ -54,7 +54,7 @@ class GuardedTests(SynchronousTestCase):
         Inputs go through; the first that raises is the last.
         """
         machine, failures = _Machine(), []
-        one = guarded(machine, lambda: failures.append("failed"))
+        one = guarded(_Machine, machine, lambda: failures.append("failed"))
         one.goes("one")
         one.fails()
         one.goes("two")

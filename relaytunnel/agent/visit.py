@@ -226,5 +226,5 @@ def new_visit(doors: VisitDoors, deadlines: Deadlines, notify: Notify) -> AgentV
         with C{begin()}.  No input of it raises: it fails alone.
     """
     core = _Core(doors, deadlines, notify)
-    core.visit = visit = guarded(_machine(core), core.fail)
+    core.visit = visit = guarded(AgentVisit, _machine(core), core.fail)
     return visit

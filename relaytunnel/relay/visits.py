@@ -381,7 +381,7 @@ class Visits:
         @return: its visit, no input of which raises: it fails alone.
         """
         core = _Core(door, self)
-        core.visit = visit = guarded(_new_visit(core), core.fail)
+        core.visit = visit = guarded(Visit, _new_visit(core), core.fail)
         return visit
 
     def seek(

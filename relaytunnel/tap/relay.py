@@ -32,7 +32,8 @@ class Options(PluginOptions):
     synopsis = "[options]"
     longdesc = (
         "Run the relay: the machine outside that agents and clients dial.  Without any option"
-        " it makes its state directory, invites a first agent and prints the invitation."
+        " it makes its state directory, invites a first agent and prints the invitation, or,"
+        " without a terminal, keeps it in a file of that directory."
     )
 
     optParameters = [

@@ -186,7 +186,8 @@ class RelayService(Service):
                 self._log.warn(
                     "{database} was brought up to date: the host names that agents claim need a"
                     " right now.  'relaytunnel agents' lists those that are refused, with the"
-                    " command that grants each",
+                    " command that grants each.  An ID names a server only below the relay's own"
+                    " names; [relay] names adds some",
                     database=store.name,
                 )
             if self._inherited is None:

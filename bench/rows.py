@@ -294,12 +294,15 @@ def _flood(setting: Setting, way: str, reached: Reached) -> Figures:
         )
 
     try:
-        invitation = _invite(fresh.directory / "state", "flood")
+        state = fresh.directory / "state"
+        invitation, *others = (_invite(state, f"flood{number}") for number in range(len(KINDS)))
         clients.visits(port, 1.0)  # warm
         quiet = clients.visits(port, setting.seconds)
         worst = written = 0.0
-        for kind in KINDS:
-            with _flooding(setting, invitation, kind):
+        for kinds in (*((kind,) for kind in KINDS), KINDS):
+            with contextlib.ExitStack() as stack:
+                for each, kind in zip((invitation, *others), kinds, strict=False):
+                    stack.enter_context(_flooding(setting, each, kind))
                 before, began = log(), time.monotonic()
                 beside = clients.visits(port, setting.seconds)
                 passed = time.monotonic() - began

@@ -86,6 +86,7 @@ class ControlChannel(Protocol):
         self._limits = limits
         self._workload = workload or Workload(clock)
         self._allowance = Allowance(clock)
+        self.credit = self._workload.new_credit()
         self._reader = MessageReader()
         self._heard_at = clock.seconds()
 
@@ -172,8 +173,10 @@ class ControlChannel(Protocol):
             self._reader.add(data)  # what the transport had read by then
             return
         self._unread = self._reader.feed(data)
-        took, more = self._take_some(self._allowance.left())
-        self._allowance.spend(took)
+        own, of_all = self._allowance, self._workload.allowance
+        took, more = self._take_some(min(own.left(), of_all.left()))
+        own.spend(took)
+        of_all.spend(took)
         if more:
             self.transport.pauseProducing()  # type: ignore[union-attr]
             self._workload.add(self)

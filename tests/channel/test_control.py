@@ -151,6 +151,22 @@ class ControlChannelTests(Sockets):
         self.assertEqual(self.session.received_, sent)
         self.assertIsNone(self.channel._unread)
 
+    async def test_flood_of_others(self) -> None:
+        """
+        Where others have used up what all may do at once, one waits for the
+        next turn, too, and is served in it.
+        """
+        far = await self.connect()
+        waiting: list[object] = []
+        workload = self.channel._workload
+        self.patch(workload, "add", waiting.append)
+        workload.allowance.spend(1_000_000)
+        far.say(Withdrawn(connection_id="web"))
+        await until(lambda: waiting, what="it waits")
+        self.assertEqual((waiting, self.session.received_), ([self.channel], []))
+        self.assertEqual(self.channel.work(8), (1, False))
+        self.assertEqual(self.session.received_, [Withdrawn(connection_id="web")])
+
     async def test_flood_ends_in_a_fault(self) -> None:
         """
         What breaks the protocol does so when its turn has come.

@@ -36,14 +36,28 @@ class AllowanceTests(SynchronousTestCase):
         clock.advance(3600)
         self.assertEqual(allowance.left(), workload._BURST)
 
+    def test_of_all(self) -> None:
+        """
+        That of all channels is larger, and not as much as that of all of many.
+        """
+        clock = Clock()
+        of_all = Workload(clock).allowance
+        self.assertEqual(of_all.left(), workload._BURST_OF_ALL)
+        of_all.spend(2 * workload._BURST_OF_ALL)
+        clock.advance(workload._BURST_OF_ALL / workload._RATE_OF_ALL)
+        self.assertAlmostEqual(of_all.left(), 0)
+
 
 class _Worker:
     """
     A worker with so many things to do, of so many units each.
     """
 
-    def __init__(self, name: str, done: list[str], things: int, units: int = 1) -> None:
+    def __init__(
+        self, name: str, done: list[str], things: int, units: int, credit: Allowance
+    ) -> None:
         self.name = name
+        self.credit = credit
         self._done = done
         self.things = things
         self._units = units
@@ -60,13 +74,17 @@ class _Worker:
 class _Turns(Clock):
     """
     A clock whose calls of no delay come a turn later each, as a reactor's do.
+
+    @ivar pause: how long a turn takes.
     """
+
+    pause = workload._PAUSE
 
     def turn(self) -> None:
         """
         Let the next turn come.
         """
-        self.advance(1)
+        self.advance(self.pause)
 
     def callLater(
         self,
@@ -75,7 +93,7 @@ class _Turns(Clock):
         *args: object,
         **kw: object,
     ) -> Any:
-        return super().callLater(delay + 1, callable, *args, **kw)
+        return super().callLater(max(delay, self.pause), callable, *args, **kw)
 
 
 class WorkloadTests(SynchronousTestCase):
@@ -89,7 +107,7 @@ class WorkloadTests(SynchronousTestCase):
         self.done: list[str] = []
 
     def add(self, name: str, things: int, units: int = 1) -> _Worker:
-        worker = _Worker(name, self.done, things, units)
+        worker = _Worker(name, self.done, things, units, self.workload.new_credit())
         self.workload.add(worker)
         return worker
 
@@ -144,6 +162,34 @@ class WorkloadTests(SynchronousTestCase):
         self.add("a", 3, 2 * EACH_TURN)
         self.assertEqual([self.turn() for _ in range(5)], ["a", "", "a", "", "a"])
         self.idle()
+
+    def test_without_credit(self) -> None:
+        """
+        One that has done more than it has credit for has longer pauses, in
+        which others work as before; in the end it is done, too.
+        """
+        self.clock.pause = workload._PAUSE / 4
+        flood = _Worker("f", self.done, 3 * EACH_TURN, 1, self.workload.new_credit())
+        flood.credit.spend(workload._CREDIT + 3)
+        self.workload.add(flood)
+        turns = [self.turn()]
+        self.add("a", 3 * EACH_TURN)
+        turns += [self.turn() for _ in range(12)]
+        self.assertEqual("".join(turns).count("f"), 3 * EACH_TURN)
+        self.assertEqual("".join(turns).count("a"), 3 * EACH_TURN)
+        self.assertEqual(turns[:4], ["f" * EACH_TURN] + ["a" * EACH_TURN] * 3)
+        self.idle()
+
+    def test_credit_again(self) -> None:
+        """
+        After a while of silence it has credit again.
+        """
+        flood = self.add("f", 1)
+        flood.credit.spend(2 * workload._CREDIT)
+        self.turn()
+        self.idle()
+        self.clock.advance(3 * workload._CREDIT / workload._CREDIT_RATE)
+        self.assertEqual(flood.credit.left(), workload._CREDIT)
 
     def test_removed(self) -> None:
         """

@@ -66,6 +66,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.wildcard": 4,
     "relaytunnel.agent.channels": 4,
     "relaytunnel.agent.control": 4,
+    "relaytunnel.agent.joining": 4,
     "relaytunnel.agent.local": 4,
     "relaytunnel.agent.service": 4,
     "relaytunnel.agent.targets": 4,

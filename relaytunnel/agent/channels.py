@@ -188,6 +188,15 @@ class DataChannels:
         self._dialled = 0
         self.demand = Demand(clock, limits.parked / 2)
 
+    def lead_to(self, relay: IStreamClientEndpoint, tls: AgentTLS) -> None:
+        """
+        This is another relay, or the same with another key.  Channels that are
+        dialled or in use are left as they are.
+        """
+        self._relay, self._tls = relay, tls
+        self._address = None
+        self.forget_parked()
+
     def found_at(self, relay: IStreamClientEndpoint, address: IAddress) -> None:
         """
         Dial here from now on.  What is parked leads to the relay as it was

@@ -117,7 +117,7 @@ class _Asked(LineOnlyReceiver):
             return result
 
         return asked.addBoth(done).addCallback(
-            lambda server: Answer(addresses=server.addresses, note=config.target_note)
+            lambda server: Answer(addresses=server.addresses, note=_note(config, server))
         )
 
     def _answer(self, answer: Answer) -> None:
@@ -128,6 +128,24 @@ class _Asked(LineOnlyReceiver):
         self.connected = 0
         for asked in list(self._waiting):
             asked.cancel()
+
+
+def _note(config: ServerConfig, server: OwnServer) -> str:
+    """
+    @return: what whoever asked may not know.
+    """
+    kept = [
+        key
+        for key, value in (("users", server.config.users), ("allow", server.config.allow))
+        if value
+    ]
+    notes = [config.target_note] if config.target_note else []
+    if kept:
+        notes.append(
+            f"{config.id}: {' and '.join(kept)} of the server published before still hold;"
+            " to be rid of them, withdraw it first"
+        )
+    return "; ".join(notes)
 
 
 def _failed(failure: Failure) -> Answer:

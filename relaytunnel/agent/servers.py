@@ -100,6 +100,12 @@ class Servers:
         server = self._servers[config.id] = OwnServer(config)
         return server
 
+    def put_back(self, server: OwnServer) -> None:
+        """
+        Publish what was published before.
+        """
+        self._servers[server.config.id] = server
+
     def remove(self, connection_id: str) -> None:
         """
         Publish this one no more.

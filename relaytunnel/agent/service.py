@@ -40,6 +40,7 @@ from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.agent.backoff import Backoff
 from relaytunnel.agent.channels import DataChannels
 from relaytunnel.agent.control import RelayControl
+from relaytunnel.agent.joining import read_invitation
 from relaytunnel.agent.local import listen_locally
 from relaytunnel.agent.servers import OwnServer, Servers, registration
 from relaytunnel.agent.session import AgentState
@@ -63,6 +64,8 @@ __all__ = ["AgentService"]
 
 _REGISTER_AGAIN = 30.0
 _GOODBYE = 1.0
+_PASSING = (Code.BUSY.value, Code.INTERNAL.value)
+"""Why a server may be refused now and not a moment later."""
 
 
 class AgentService(Service):
@@ -106,9 +109,17 @@ class AgentService(Service):
         self._local_path = config.local
         self._asked: dict[str, list[Deferred[OwnServer]]] = {}
         self._compared: dict[int, Deferred[Any]] = {}
-        self._tls = AgentTLS(invitation.host, CONTROL, invitation.pin, config.ca)
-        self._data_tls = AgentTLS(invitation.host, DATA, invitation.pin, config.ca)
+        self._replaced: dict[str, OwnServer | None] = {}
+        self._recognise()
         self._current: RelayControl | None = None
+
+    def _recognise(self) -> None:
+        """
+        Know the relay by what the invitation says of it.
+        """
+        invitation, ca = self._invitation, self._config.ca
+        self._tls = AgentTLS(invitation.host, CONTROL, invitation.pin, ca)
+        self._data_tls = AgentTLS(invitation.host, DATA, invitation.pin, ca)
 
     def startService(self) -> None:
         """
@@ -127,13 +138,22 @@ class AgentService(Service):
         self._hashing = Hashing(hashing_threads(self.reactor))
         self._passwords = Passwords(self._hashing, self.reactor)
         self.engine = best_engine(self.edges)
-        relay = HostnameEndpoint(
+        relay = self._relay()
+        self.channels = DataChannels(self.reactor, self.limits, self.edges, relay, self._data_tls)
+        self._dial_relay(relay)
+
+    def _relay(self) -> HostnameEndpoint:
+        return HostnameEndpoint(
             self.reactor,
             self._invitation.host.encode("ascii"),
             self._invitation.port,
             timeout=self.limits.dial,
         )
-        self.channels = DataChannels(self.reactor, self.limits, self.edges, relay, self._data_tls)
+
+    def _dial_relay(self, relay: HostnameEndpoint) -> None:
+        """
+        Have a control channel from now on.
+        """
         self._client = ClientService(
             _Reporting(wrapClientTLS(self._tls, relay), self._unreachable),
             _Controls(self),
@@ -200,6 +220,7 @@ class AgentService(Service):
         )
 
     def published(self, server: OwnServer) -> None:
+        self._replaced.pop(server.config.id, None)
         for asked in self._asked.pop(server.config.id, ()):
             asked.callback(server)
         for address in server.addresses:
@@ -218,12 +239,31 @@ class AgentService(Service):
             code=printable(code),
             reason=printable(reason) or "the relay gave no reason",
         )
+        asked_for = self._asked.pop(connection_id, [])
+        if asked_for and code not in _PASSING:
+            self._want_no_more(connection_id)
         if self._again is None and self.state.servers.get(connection_id) is not None:
             # Ports become free, rights are granted, other agents leave.
             wait = _REGISTER_AGAIN * (0.5 + random.random())
             self._again = self.reactor.callLater(wait, self._register_again)
-        for asked in self._asked.pop(connection_id, ()):
+        for asked in asked_for:
+            if code in _PASSING:
+                reason = f"{reason}; it is asked for again"
             asked.errback(Rejection(_code(code), reason))
+
+    def _want_no_more(self, connection_id: str) -> None:
+        """
+        The relay has refused what a command asked for: all is as before.
+        """
+        before = self._replaced.pop(connection_id, None)
+        if before is None:
+            self.state.servers.remove(connection_id)
+            # Or the relay would publish it when the account allows it.
+            self.send(Withdraw(connection_id=connection_id))
+        else:
+            self.state.servers.put_back(before)
+            if not before.closing:
+                self.send(registration(before.config))
 
     def _register_again(self) -> None:
         self._again = None
@@ -292,14 +332,21 @@ class AgentService(Service):
 
     def publish(self, config: ServerConfig) -> Deferred[OwnServer]:
         """
-        Publish one more server, now and after every reconnect.
+        Publish one more server, now and after every reconnect.  Of one that is
+        published already, whom it is for is kept.
 
         @return: fires when clients can reach it; fails with L{Rejection} if
-            the relay turns it down.
-        @raise ConfigError: no endpoint can be made of its target.
+            the relay turns it down, and nothing has changed then, unless it
+            says that it is asked for again.
+        @raise ConfigError: no endpoint can be made of its target, or what is
+            kept does not go with it.
         """
         check_targets(self.reactor, [config])
         self._note(config)
+        before = self.state.servers.get(config.id)
+        if before is not None:
+            config = config.instead_of(before.config)
+        self._replaced.setdefault(config.id, before)
         asked: Deferred[OwnServer] = Deferred()
         self._asked.setdefault(config.id, []).append(asked)
         self.state.servers.add(config)
@@ -315,6 +362,7 @@ class AgentService(Service):
         if self.state.servers.get(connection_id) is None:
             return False
         self.state.servers.remove(connection_id)
+        self._replaced.pop(connection_id, None)
         self.send(Withdraw(connection_id=connection_id))
         for asked in self._asked.pop(connection_id, ()):
             asked.errback(Rejection(Code.NO_SUCH_SERVER, "it was withdrawn"))
@@ -330,18 +378,24 @@ class AgentService(Service):
         @return: what has changed, a line each.
         @raise ConfigError: something cannot change while the agent runs;
             nothing has changed then.
+        @raise StateError: the invitation cannot be read; so it is then.
+        @raise InvitationError: it is none.
         """
         before = self._config
         fixed = [
             f"[agent] {key.replace('_', '-')}: cannot change while the agent runs; restart it"
-            for key in ("join", "join_file", "ca", "local")
+            for key in ("ca", "local")
             if getattr(config, key) != getattr(before, key)
         ]
         if fixed:
             raise ConfigError(fixed)
         check_targets(self.reactor, config.servers)
+        invitation = read_invitation(config)
         self._config = config
         changed = []
+        if invitation != self._invitation:
+            self._join(invitation)
+            changed.append("the invitation")
         if config.limits != before.limits:
             self.limits = config.limits
             self.channels.use(config.limits)
@@ -350,17 +404,43 @@ class AgentService(Service):
         wanted = {server.id: server for server in config.servers}
         had = {server.id: server for server in before.servers}
         for name in had.keys() - wanted.keys():
-            self.withdraw(name)
-            changed.append(f"[[server]] '{name}' is withdrawn")
+            if self.withdraw(name):
+                changed.append(f"[[server]] '{name}' is withdrawn")
         for name, server in wanted.items():
-            if had.get(name) != server:
+            now = self.state.servers.get(name)
+            # A command may have withdrawn it, or put another in its place.
+            if now is None or now.config != server:
                 self._note(server)
                 self.state.servers.add(server)
                 self.send(registration(server))
                 changed.append(
-                    f"[[server]] '{name}' is {'changed' if name in had else 'published'}"
+                    f"[[server]] '{name}' is {'published' if now is None else 'changed'}"
                 )
         return changed
+
+    def _join(self, invitation: Invitation) -> None:
+        """
+        Join by another invitation: hang up, and come back with it.  Sessions go
+        on, and so do those that were accepted.
+        """
+        self._invitation = invitation
+        self.state.agent, self.state.secret = invitation.agent, invitation.secret
+        self.state.backoff = Backoff(self.reactor.seconds, random.random)
+        self._recognise()
+        if not self.running:
+            return
+        self.channels.lead_to(self._relay(), self._data_tls)
+        leaving = self._client
+        hanging_up: Deferred[None] = leaving.stopService()
+        if self._current is not None:
+            self._current.close("there is another invitation")
+
+        def gone(result: object) -> None:
+            # Another one may have come meanwhile, or the end.
+            if self.running and self._client is leaving and self._draining is None:
+                self._dial_relay(self._relay())
+
+        hanging_up.addBoth(gone)
 
     # The end
 

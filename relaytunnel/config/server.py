@@ -138,6 +138,26 @@ class ServerConfig(Checked, frozen=True, rename="kebab"):
         kind = "over TLS, its certificate verified" if speaks_tls(self.target) else "plain TCP"
         return f"{self.id}: the target {self._target_url} means {self.target}, {kind}"
 
+    def instead_of(self, before: ServerConfig) -> ServerConfig:
+        """
+        Put this server in another one's place, which has the same ID: what an
+        option cannot say, or has not said, is kept.  So none is opened to
+        others by the way.
+
+        @raise ConfigError: what is kept does not go with this one.
+        """
+        return msgspec.structs.replace(
+            self,
+            reach=self.reach or before.reach,
+            allow=self.allow or before.allow,
+            data=before.data if self.data == "tls" else self.data,
+            listed=self.listed or before.listed,
+            users=self.users or before.users,
+            sessions_per_client=self.sessions_per_client or before.sessions_per_client,
+            proxy=self.proxy or before.proxy,
+            http=before.http if self.http == "requests" else self.http,
+        )
+
     @classmethod
     def from_option(cls, option: str) -> ServerConfig:
         """

@@ -11,16 +11,14 @@ import msgspec
 from twisted.application.service import IService
 from twisted.python import usage
 
+from relaytunnel.agent.joining import read_invitation
 from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
 from relaytunnel.tap.signals import Signals
 from relaytunnel.tap.starting import PluginOptions, Told, keep_time
-from relaytunnel.wire.invitation import Invitation
 
 __all__ = ["Options", "makeService"]
-
-_LONGEST_INVITATION = 4096
 
 
 class Options(PluginOptions):
@@ -84,7 +82,7 @@ class Options(PluginOptions):
         """
         try:
             self.agent_config = self.read()
-            self.invitation = _invitation(self.agent_config)
+            self.invitation = read_invitation(self.agent_config)
         except (ConfigError, InvitationError, StateError) as fault:
             raise usage.UsageError(str(fault)) from None
 
@@ -109,23 +107,6 @@ class Options(PluginOptions):
         return config.complete()
 
 
-def _invitation(config: AgentConfig) -> Invitation:
-    """
-    @raise StateError: the file cannot be read.
-    @raise InvitationError: what it holds is no invitation.
-    """
-    text = config.join
-    if text is None:
-        assert config.join_file is not None
-        try:
-            with open(config.join_file, encoding="utf-8") as file:
-                text = file.read(_LONGEST_INVITATION)
-        except (OSError, UnicodeDecodeError) as fault:
-            reason = getattr(fault, "strerror", None) or "it is not text"
-            raise StateError(f"{config.join_file}: cannot be read: {reason}") from None
-    return Invitation.parse(text)
-
-
 def makeService(options: Options) -> IService:
     """
     @return: the agent.
@@ -138,7 +119,9 @@ def makeService(options: Options) -> IService:
         service = AgentService(options.agent_config, options.invitation, reactor)
     except (ConfigError, StateError) as fault:
         raise SystemExit(f"twistd agent: {fault}") from None
-    signals = Signals(reactor, service, options.read if options["config"] else None)
+    signals = Signals(
+        reactor, service, options.read if options["config"] or options["join-file"] else None
+    )
     return Told(
         "twistd agent", service, lambda: reactor.callWhenRunning(signals.install), options.daemon
     )

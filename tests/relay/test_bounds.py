@@ -7,6 +7,7 @@ Steps are calls of functions, of Python and of C; time is not looked at.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -15,11 +16,15 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.arrival import DEFAULT_LIMITS, Arrival, Malformed, Named
+from relaytunnel.config.access import networks
 from relaytunnel.config.hosts import RelayNames
-from relaytunnel.errors import Failing, Rejection
+from relaytunnel.config.names import Reach
+from relaytunnel.config.users import users
+from relaytunnel.errors import Failing, ProtocolError, Rejection
 from relaytunnel.relay.choices import Choices
 from relaytunnel.relay.finding import ClientDirectory, Finder, Unnamed
 from relaytunnel.relay.registry import Registry
+from relaytunnel.wire.proxied import ProxyReader
 from tests.arrival.test_tls import hello, server_name
 from tests.relay.test_registry import a_server, an_agent
 
@@ -29,6 +34,9 @@ SERVERS = 50
 
 STEPS = 12_000
 """Nearly twice what the costliest takes: two thousand characters of a path, quoted twice."""
+
+STEPS_OF_OTHERS = 60_000
+"""The same for a whole message: it may have sixteen names in another script."""
 
 MEMORY = 1 << 20
 """Bytes in use at a time beyond those that were before."""
@@ -97,6 +105,35 @@ SAID: dict[str, bytes] = {
     "line of digits": b"9" * 500 + b"\n",
 }
 """The costliest that was thought of, of each kind that there is."""
+
+
+WORD = 256
+"""As many characters a text of a message has at most."""
+
+
+def proxied(data: bytes) -> bytes:
+    reader = ProxyReader()
+    reader.feed(data)
+    return b""
+
+
+AGREED: dict[str, Callable[[], object]] = {
+    "reach of dots": lambda: [Reach.parse(f"host:{DOTS}"[:WORD]) for _ in range(16)],
+    "reach in another script": lambda: [
+        Reach.parse("host:" + "\u00e4." * 30 + "\u00e4") for _ in range(16)
+    ],
+    "reach of one label": lambda: [Reach.parse("sni:" + "\u4e2d" * 18) for _ in range(16)],
+    "digits of a port": lambda: [Reach.parse("port:" + "9" * 250) for _ in range(16)],
+    "networks": lambda: networks(["1:" * 127 for _ in range(64)]),
+    "longest networks": lambda: networks(["2001:db8:1:2:3:4:5:6/128"] * 64),
+    "users": lambda: users((f"{at}" + "\u4e2d" * 60, f"sha256:{'0' * 64}") for at in range(64)),
+    "hashes": lambda: users((f"{at}", "scrypt:131072:8:1:" + "0" * 230) for at in range(64)),
+    "PROXY line": lambda: proxied(b"PROXY TCP4 " + b"1" * 4000),
+    "PROXY block": lambda: proxied(
+        b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + (4080).to_bytes(2, "big") + b"\x00" * 4080
+    ),
+}
+"""The same of what agents register, and of what balancers say."""
 
 
 class BoundsTests(SynchronousTestCase):
@@ -174,6 +211,21 @@ class BoundsTests(SynchronousTestCase):
             self.assertLessEqual(len(said), MOST, what)
             steps = self.steps(lambda said=said: self.served(said))  # type: ignore[misc]
             self.assertLess(steps, STEPS, what)
+
+    def test_steps_of_others(self) -> None:
+        """
+        Nor does what agents and balancers say, right or wrong.
+        """
+
+        def tried(act: Callable[[], object]) -> None:
+            with contextlib.suppress(ValueError, ProtocolError):
+                act()
+
+        for what, act in AGREED.items():
+            tried(act)
+            steps = self.steps(lambda act=act: tried(act))  # type: ignore[misc]
+            self.assertLess(steps, STEPS_OF_OTHERS, what)
+            self.assertLess(self.memory(lambda act=act: tried(act)), MEMORY, what)  # type: ignore[misc]
 
     def test_memory(self) -> None:
         """

@@ -14,7 +14,7 @@ from relaytunnel.agent.service import AgentService
 from relaytunnel.config.access import networks
 from relaytunnel.relay.service import RelayService
 from tests.cycles import collected
-from tests.running import Peer, RunningCase, Target, eventually, reactor
+from tests.running import HOST, Peer, RunningCase, Target, eventually, reactor
 
 BODY = b"0123456789" * 20_000
 
@@ -126,6 +126,27 @@ class RoutedTests(RequestsCase):
         await client.hears(b"two /4")
         expected = b"".join(answer(f"{name} /{n}") for n, name in enumerate(names))
         self.assertEqual(client.received, expected)
+
+    async def test_chosen(self) -> None:
+        """
+        What was chosen leads each request at the relay's own name there, on one
+        session, until another is chosen; a service worker's script comes from
+        there at no time.
+        """
+        await self.start()
+        client = await self.client(self.relay)
+
+        def chosen(name: str) -> str:
+            token = self.relay.clients.finder.choices.token(name, HOST)
+            return f"Cookie: relaytunnel={token}"
+
+        for path in ("/1", "/2"):
+            await self.asks(client, get(HOST, path, chosen("one")), f"one {path}")
+        self.assertEqual(len(self.one.visits), 1)
+        await self.asks(client, get(HOST, "/3", chosen("two")), "two /3")
+        script = get(HOST, "/sw.js", chosen("two"), "Service-Worker: script")
+        await self.asks(client, script, "HTTP/1.1 403 ")
+        self.assertEqual(len(self.two.visits), 1)
 
     async def test_ended(self) -> None:
         """

@@ -8,17 +8,22 @@ a splice pays nothing for a timer.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from zope.interface import implementer
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
+from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import IRunningSplice, SpliceLimits
-from relaytunnel.splice.report import CLOSED, HALF_CLOSED_IDLE, IDLE, SpliceReport
+from relaytunnel.splice.report import CLOSED, FAILED, HALF_CLOSED_IDLE, IDLE, SpliceReport
 
 __all__ = ["Leg", "Round", "Rounds", "RunningSplice", "Total"]
+
+_log = Logger()
 
 _LOOKS = 4
 """How often a splice is looked at before its limit has passed."""
@@ -83,7 +88,12 @@ class Round:
         self._call = self.clock.callLater(self._every, self._look)
         now = self.clock.seconds()
         for splice in list(self._splices):
-            splice.look(now)
+            try:
+                splice.look(now)
+            except Exception:
+                # It is this one's fault; the others are looked at all the same.
+                _log.failure("a splice fails by our own fault")
+                attempt_all([splice.fail, partial(splice.over, FAILED)])
 
 
 class Rounds:
@@ -162,6 +172,12 @@ class RunningSplice:
         if self._round is not None and not self._half_closed:
             self._half_closed = True
             self._moved_at = self._round.clock.seconds()
+
+    def fail(self) -> None:
+        """
+        End it by our own fault, whatever state it is in.
+        """
+        attempt_all([self._end_both])
 
     def over(self, reason: str) -> None:
         """

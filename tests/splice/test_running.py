@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.config.limits import Limits
-from relaytunnel.splice.report import CLOSED, HALF_CLOSED_IDLE, IDLE, SpliceReport
+from relaytunnel.splice.report import CLOSED, FAILED, HALF_CLOSED_IDLE, IDLE, SpliceReport
 from relaytunnel.splice.running import Rounds, RunningSplice
 
 
@@ -102,6 +102,22 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual(splice.reset, 1)
         self.assertEqual(splice.reports, [SpliceReport(3, 0, CLOSED, 7)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_fails(self) -> None:
+        """
+        One that cannot be ended is over, and those behind it are looked at.
+        """
+        failing, other = self.start(), self.start()
+
+        def fails() -> None:
+            raise ArithmeticError("our own fault")
+
+        failing._end_both = fails  # type: ignore[method-assign]
+        self.pass_time(126)
+        self.assertEqual([each.reason for each in failing.reports], [FAILED])
+        self.assertEqual([each.reason for each in other.reports], [IDLE])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 2)
 
     def test_one_timer(self) -> None:
         """

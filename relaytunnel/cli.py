@@ -117,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "  The exit code is 0 if there is none.",
     )
     check.add_argument("file", metavar="FILE")
+    check.add_argument(
+        "--descriptors",
+        metavar="N",
+        type=_checked(descriptor_count),
+        help="print what so many descriptors (ulimit -n, LimitNOFILE) are for;"
+        " by default as many as a process started here may have",
+    )
     check.set_defaults(run=commands.check)
 
     hashing = names.add_parser(
@@ -326,6 +333,15 @@ def _with_relay(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.set_defaults(wrong=parser.error)
     return parser
+
+
+def descriptor_count(text: str) -> int:
+    """
+    @raise ValueError: it is no number of descriptors.
+    """
+    if not (text.isascii() and text.isdigit() and 32 <= int(text[:10]) <= 1 << 30):
+        raise ValueError(f"{text[:32]!r}: expected a number from 32 to {1 << 30}")
+    return int(text)
 
 
 def _checked(check: Callable[[str], object]) -> Callable[[str], object]:

@@ -128,7 +128,29 @@ def check(parsed: argparse.Namespace) -> int:
         value, default = getattr(config.limits, name), getattr(Limits(), name)
         if value != default:
             say(f"[limits] {key} = {value:.9g}, by default {default:.9g}")
+    _say_budgets(config, parsed.descriptors)
     return 0
+
+
+def _say_budgets(config: RelayConfig | AgentConfig, descriptors: int | None) -> None:
+    """
+    Print what the descriptors are for.
+
+    @param descriptors: how many there are; as many as a process that is
+        started here may have, if not given.
+    """
+    from relaytunnel.budgets import AgentBudgets, RelayBudgets
+    from relaytunnel.channel.descriptors import attainable_limit
+
+    if descriptors is None:
+        descriptors = attainable_limit()
+    of = RelayBudgets if isinstance(config, RelayConfig) else AgentBudgets
+    budgets = of(config.limits, descriptors)
+    say(f"of {descriptors} descriptors there may be")
+    for name, budget in budgets.rows():
+        say(f"  {budget.most} {name} ({budget.origin})")
+    for cut in budgets.cut:
+        say(f"too few descriptors: [limits] {cut}")
 
 
 def _claims(config: AgentConfig) -> Iterator[str]:

@@ -562,6 +562,7 @@ async def start_relay(
     agents_port: int | None = None,
     clients_port: int | None = None,
     seconds: float = 30,
+    before: Sequence[str] = (),
 ) -> Relay:
     """
     Start C{twistd relay} and wait until agents and clients can connect.
@@ -571,6 +572,7 @@ async def start_relay(
     @param namespace: the network namespace to run it in; it then listens on
         all addresses there, and on loopback otherwise.
     @param host: the address under which agents and clients find it.
+    @param before: the words of a command that runs it.
     """
     where = ":interface=127.0.0.1" if namespace is None else ""
     agents_port = agents_port or (free_port() if namespace is None else 7000)
@@ -578,6 +580,7 @@ async def start_relay(
     admin_port = free_port() if namespace is None else 7080
     program = Program.start(
         testcase,
+        *before,
         *(_twistd(), "-n", "--pidfile=", "relay"),
         *("--state", state),
         *("--agents", f"tcp:{agents_port}{where}"),

@@ -462,11 +462,11 @@ class UpgradeTests(CommandTests):
 
 
 class CheckTests(CommandTests):
-    def check(self, text: str) -> tuple[int, str, str]:
+    def check(self, text: str, *more: str) -> tuple[int, str, str]:
         path = self.mktemp()
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        return self.run_command("check", path)
+        return self.run_command("check", path, *more)
 
     def test_good_relay(self) -> None:
         """
@@ -499,7 +499,7 @@ class CheckTests(CommandTests):
         )
         self.assertEqual(code, 0)
         self.assertEqual(
-            out.splitlines()[1:],
+            out.splitlines()[1:3],
             [
                 "[[server]] 'web' reach: *.com cannot be claimed: the names below com are"
                 " registered by many, so it stands for all of these",
@@ -507,6 +507,21 @@ class CheckTests(CommandTests):
                 " www.example.com --host '*.a.example'",
             ],
         )
+
+    def test_budgets(self) -> None:
+        """
+        What the descriptors are for is printed, with where it comes from; and
+        so is what they are too few for.
+        """
+        code, out, _ = self.check('[relay]\nname = "relay.example.net"\n', "--descriptors", "1024")
+        self.assertEqual(code, 0)
+        self.assertIn("of 1024 descriptors there may be\n", out)
+        self.assertRegex(out, r"  \d+ sessions, waiting or running \(11/16 of \d+ descriptors,")
+        self.assertRegex(out, r"  \d+ connections to the admin interface \(")
+        self.assertRegex(out, r"too few descriptors: \[limits\] unauthenticated = \d+ in place")
+        code, out, _ = self.check('[agent]\njoin-file = "i"\n', "--descriptors", "99999")
+        self.assertIn("  4096 sessions ([limits] sessions-per-agent)\n", out)
+        self.assertNotIn("too few", out)
 
     def test_id_anywhere(self) -> None:
         """
@@ -537,7 +552,7 @@ class CheckTests(CommandTests):
             code, out, _ = self.check(text + limits)
             self.assertEqual(code, 0)
             self.assertEqual(
-                out.splitlines()[1:],
+                out.splitlines()[1:3],
                 [
                     "[limits] idle = 60, by default 3600",
                     "[limits] penalty-none = 0.5, by default 1",

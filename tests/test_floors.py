@@ -14,9 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent / "relaytunnel"
 
 FLOORS: dict[str, int] = {
     "relaytunnel": 0,
+    "relaytunnel.budgets": 1,
     "relaytunnel.deadlines": 0,
     "relaytunnel.errors": 0,
     "relaytunnel.interfaces": 0,
+    "relaytunnel.pools": 0,
     "relaytunnel.ratelimited": 0,
     "relaytunnel.sources": 0,
     "relaytunnel.steps": 0,

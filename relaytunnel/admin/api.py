@@ -12,11 +12,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.http import NOT_ALLOWED, UNAUTHORIZED
 from twisted.web.pages import notFound
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
+from relaytunnel.budgets import RelayBudgets
 from relaytunnel.channel.descriptors import Descriptors
 from relaytunnel.relay.clients import Clients
 from relaytunnel.relay.data import AgentsPort
@@ -36,6 +38,7 @@ class RunningRelay(Protocol):
     clients: Clients
     agents_port: AgentsPort
     descriptors: Descriptors
+    budgets: RelayBudgets
 
 
 def status(relay: RunningRelay) -> dict[str, Any]:
@@ -74,6 +77,8 @@ def status(relay: RunningRelay) -> dict[str, Any]:
         "waiting": room.waiting,
         "served": room.served,
         "finished": relay.clients.finished,
+        "arriving": relay.clients.arriving.taken,
+        "lingering": len(relay.clients.lingering),
         "parked": relay.agents_port.parked,
         "unauthenticated": relay.agents_port.unauthenticated,
         "refused": dict(relay.visits.refusals),
@@ -83,6 +88,7 @@ def status(relay: RunningRelay) -> dict[str, Any]:
             "limit": descriptors.limit(),
             "paused": descriptors.paused,
             "pauses": descriptors.pauses,
+            "budgets": {name: budget.most for name, budget in relay.budgets.rows()},
         },
     }
 
@@ -127,9 +133,25 @@ class _Root(_Folder):
         return b"relaytunnel: ask for /healthz or /api/status\n"
 
 
-def admin_site(relay: RunningRelay, token: str) -> Site:
+class _Bounded(WrappingFactory):
+    """
+    No more than so many connections at a time.
+    """
+
+    noisy = False
+
+    def __init__(self, site: Site, most: int) -> None:
+        super().__init__(site)
+        self._most = most
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return None if len(self.protocols) >= self._most else super().buildProtocol(addr)
+
+
+def admin_site(relay: RunningRelay, token: str, most: int) -> WrappingFactory:
     """
     @param token: the secret that C{/api/status} asks for.
+    @param most: how many connections there may be.
     @return: the site, to listen with.
     """
     root, api = _Root(), _Folder()
@@ -140,4 +162,4 @@ def admin_site(relay: RunningRelay, token: str) -> Site:
     site = Site(root, timeout=30)
     site.noisy = False
     site.displayTracebacks = False
-    return site
+    return _Bounded(site, most)

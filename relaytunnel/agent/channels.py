@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
     IAddress,
@@ -185,6 +186,8 @@ class DataChannels:
         self._tls = tls
         self._parked: dict[DataChannel, IDelayedCall] = {}
         self._all: set[DataChannel] = set()
+        self._most = sys.maxsize
+        self._most_parked = _MOST_PARKED
         self._dialled = 0
         self.demand = Demand(clock, limits.parked / 2)
 
@@ -251,6 +254,8 @@ class DataChannels:
 
         @return: fires when the relay has proved who it is.
         """
+        if len(self._all) >= self._most:
+            return fail(ProtocolError("too many data channels are closing still"))
         self._dialled += 1
         channel = _DialledChannel(self._clock, self._limits, self._edges)
         channel.number = self._dialled
@@ -289,6 +294,14 @@ class DataChannels:
         )
         return connecting.addCallback(lambda proxy: getattr(proxy, "wrappedProtocol", proxy))
 
+    def bound(self, sessions: int, parked: int) -> None:
+        """
+        Have no more data channels than for so many sessions, and so many that
+        have none: parked, or closing while the relay takes its time.
+        """
+        self._most = sessions + parked
+        self._most_parked = min(_MOST_PARKED, parked)
+
     def park(self, channel: DataChannel) -> None:
         """
         A channel's session has ended cleanly, or another one never began.
@@ -296,7 +309,7 @@ class DataChannels:
         if not channel.usable:
             return
         channel.lost = self._lost
-        if len(self._parked) >= min(self.demand.level, _MOST_PARKED):
+        if len(self._parked) >= min(self.demand.level, self._most_parked):
             self._part(channel)
         else:
             seconds = self._limits.parked * (_ALONE_SHARE if self.demand.alone else 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +31,8 @@ __all__ = ["Answer", "Publish", "Withdraw", "ask_agent", "listen_locally"]
 
 _LONGEST = 4096
 _PATIENCE = 10.0
+_MOST_ASKING = 16
+"""Servers and commands that are connected at a time."""
 
 
 class Publish(msgspec.Struct, frozen=True, tag_field="ask", tag="publish"):
@@ -84,8 +87,11 @@ class _Asked(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = _LONGEST
 
-    def __init__(self, agent: Publisher) -> None:
+    def __init__(
+        self, agent: Publisher, gone: Callable[[_Asked], object] = lambda asked: None
+    ) -> None:
         self._agent = agent
+        self._gone = gone
         self._waiting: set[Deferred[OwnServer]] = set()
 
     def lineReceived(self, line: bytes) -> None:
@@ -126,6 +132,7 @@ class _Asked(LineOnlyReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
+        self._gone(self)
         for asked in list(self._waiting):
             asked.cancel()
 
@@ -162,9 +169,14 @@ class _Socket(Factory):
 
     def __init__(self, agent: Publisher) -> None:
         self._agent = agent
+        self._asking: set[_Asked] = set()
 
-    def buildProtocol(self, addr: object) -> _Asked:
-        return _Asked(self._agent)
+    def buildProtocol(self, addr: object) -> _Asked | None:
+        if len(self._asking) >= _MOST_ASKING:
+            return None
+        asked = _Asked(self._agent, self._asking.discard)
+        self._asking.add(asked)
+        return asked
 
 
 def listen_locally(reactor: Any, path: str, agent: Publisher) -> IListeningPort:

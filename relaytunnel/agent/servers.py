@@ -7,6 +7,7 @@ side alone.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from relaytunnel.config.access import allowed
 from relaytunnel.config.endpoints import literal
 from relaytunnel.config.server import ServerConfig
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.pools import Pool
 from relaytunnel.sources import IPV6_PREFIX, source_of
 from relaytunnel.wire.messages import SAME_ENDPOINT, Notify, Register, Withdraw
 
@@ -67,6 +69,8 @@ class Servers:
     The servers of this agent by connection ID.
 
     @ivar clients: how many clients are served, by connection ID and source.
+    @ivar sessions: all of them, whatever server they are at: as many as there
+        are descriptors for, however many the relay lets in.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Servers:
         @param ipv6_prefix: how many bits of an IPv6 address tell sources apart.
         """
         self.clients: Counter[tuple[str, str]] = Counter()
+        self.sessions = Pool(sys.maxsize)
         self._ipv6_prefix = ipv6_prefix
         self._counted: dict[int, tuple[str, str]] = {}
         self._servers = {config.id: OwnServer(config) for config in configs}
@@ -132,12 +137,14 @@ class Servers:
         key = notify.connection_id, self.source(notify)
         self._counted[notify.session] = key
         self.clients[key] += 1
+        self.sessions.take(key[1])
 
     def end(self, notify: Notify) -> None:
         """
         It is not any more.
         """
         key = self._counted.pop(notify.session)
+        self.sessions.give_back(key[1])
         self.clients[key] -= 1
         if not self.clients[key]:
             del self.clients[key]
@@ -194,8 +201,14 @@ class Servers:
             raise Rejection(
                 Code.NOT_ALLOWED, f"{notify.connection_id} is not open to clients from {host}"
             )
-        most = server.config.sessions_per_client
-        if most and self.clients[notify.connection_id, self.source(notify)] >= most:
+        most, source = server.config.sessions_per_client, self.source(notify)
+        if not self.sessions.has_room(source):
+            raise Rejection(
+                Code.BUSY,
+                f"{self.sessions.taken} sessions run at this agent, {self.sessions.of(source)}"
+                " of them of this client; no more are allowed",
+            )
+        if most and self.clients[notify.connection_id, source] >= most:
             raise Rejection(
                 Code.BUSY, f"one client has {most} sessions of {notify.connection_id} at most"
             )

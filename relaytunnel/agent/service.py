@@ -47,6 +47,8 @@ from relaytunnel.agent.session import AgentState
 from relaytunnel.agent.targets import check_targets
 from relaytunnel.agent.visit import AgentVisit
 from relaytunnel.agent.visits import ServedClient
+from relaytunnel.budgets import AgentBudgets, say_cut
+from relaytunnel.channel.descriptors import descriptor_limit
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tls import CONTROL, DATA, AgentTLS
@@ -132,14 +134,18 @@ class AgentService(Service):
         super().startService()
         for server in self._config.servers:
             self._note(server)
+        self.budgets = budgets = AgentBudgets(self.limits, descriptor_limit())
+        self.state.servers.sessions.most = budgets.sessions.most
+        say_cut(budgets)
         self.edges = EdgeWatch(self.reactor)
         self.journal = Journal(self.reactor, Logger())
         self.deadlines = Deadlines(self.reactor)
         self._hashing = Hashing(hashing_threads(self.reactor))
         self._passwords = Passwords(self._hashing, self.reactor)
-        self.engine = best_engine(self.edges)
+        self.engine = best_engine(self.edges, budgets.pipes.most // 2)
         relay = self._relay()
         self.channels = DataChannels(self.reactor, self.limits, self.edges, relay, self._data_tls)
+        self.channels.bound(budgets.sessions.most, budgets.parked.most)
         self._dial_relay(relay)
 
     def _relay(self) -> HostnameEndpoint:
@@ -400,6 +406,9 @@ class AgentService(Service):
             self.limits = config.limits
             self.channels.use(config.limits)
             self.state.servers.use(config.limits.ipv6_prefix)
+            self.budgets = budgets = AgentBudgets(config.limits, descriptor_limit())
+            self.state.servers.sessions.most = budgets.sessions.most
+            self.channels.bound(budgets.sessions.most, budgets.parked.most)
             changed.append("[limits]")
         wanted = {server.id: server for server in config.servers}
         had = {server.id: server for server in before.servers}

@@ -16,14 +16,20 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-__all__ = ["Descriptors", "descriptor_limit", "descriptors_in_use", "sessions_within"]
+__all__ = [
+    "Descriptors",
+    "attainable_limit",
+    "descriptor_limit",
+    "descriptors_in_use",
+    "raise_descriptor_limit",
+]
 
 _FULL, _ROOM_AGAIN = 0.9, 0.8
 _LOOK_EVERY = 0.25
 _SAY_EVERY = 10.0
 _FAR = 1 << 30
-_KEPT = 256
-"""Descriptors that are not for sessions: ports, agents, the accounts."""
+_ENOUGH = 1 << 20
+"""No more are asked for: what is without bounds bounds nothing."""
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
 
 
@@ -56,12 +62,31 @@ def descriptors_in_use() -> int:
     return lowest_free
 
 
-def sessions_within(limit: int | None) -> int:
+def attainable_limit(most: int = _ENOUGH) -> int:
     """
-    @return: how many sessions so many descriptors are enough for, with two for
-        each.
+    @param most: no more than so many are asked for.
+    @return: how many descriptors this process may have once it has raised its
+        limit.
     """
-    return _FAR if limit is None else max(1, (limit - _KEPT) // 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard):
+        return most
+    return max(soft, min(hard, most))
+
+
+def raise_descriptor_limit(most: int = _ENOUGH) -> None:
+    """
+    Allow this process as many descriptors as it may allow itself, if that is
+    more than it is allowed.
+
+    @param most: no more than so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = attainable_limit(most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS has a limit of its own below a hard one without bounds.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Descriptors:

@@ -99,12 +99,15 @@ class TCPChannel(Protocol):
     @ivar host: the other end's address alone, empty for a UNIX socket.
     @ivar holding: what holds the bytes that come in before C{attach}, from the
         time when it is connected.
+    @ivar gone: called with this channel when its connection is closed, unless
+        it was released.
     """
 
     # A channel exists once per session, so what starts the same stands here.
     peer = ""
     host = ""
     holding: Holding
+    gone: Callable[[TCPChannel], object] | None = None
     _receiver: Any = None
     _over = False
     _in_ended = False
@@ -250,6 +253,9 @@ class TCPChannel(Protocol):
             self._alarm = None
         self.holding.take()
         self._unhook()
+        gone, self.gone = self.gone, None
+        if gone is not None:
+            gone(self)
 
     def _tls_closed(self) -> None:
         """
@@ -344,6 +350,7 @@ class TCPChannel(Protocol):
         if self._over:
             return
         self._over = self._finishing = True
+        self.holding.take()  # for nobody
         self._unregister()
         now = self._clock.seconds()
         self._last_discard = now

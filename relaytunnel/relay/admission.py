@@ -12,15 +12,20 @@ machines may be behind the same address.  Its connections are counted apart, so
 that no flood of strangers keeps an agent out, or a data channel.  What fails
 there is only the further tries of agents that were never let in from it.
 
+The data channels that agents were asked to dial are expected from their
+sources.  For them there is room already, which their clients have; beside them
+a known source has a share of what is for known ones.
+
 Pure state, a clock and a source of chance.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 
 from relaytunnel.config.limits import Limits
+from relaytunnel.pools import Pool
 from relaytunnel.sources import source_of
 
 __all__ = ["Admission", "Newcomer"]
@@ -32,10 +37,15 @@ _KNOWN = 3600.0
 _REMEMBERED = 65_536
 """Sources of each family that are remembered."""
 _IN_PENALTY = "in penalty"
-_PERHAPS_BY_CLIENTS = frozenset({"handshake failed", "no such ticket"})
+_PERHAPS_BY_CLIENTS = frozenset({"handshake failed", "no such ticket", "nothing shown"})
 """
-What an agent can be made to do by clients that go away while it dials.
+What an agent can be made to do by clients that go away while it dials: once for
+each that it was notified of.
 """
+_EXCUSED_FOR = 30.0
+"""Seconds after a notification in which its data channel may come to nothing."""
+_MOST_EXCUSES = 1024
+"""Notifications of one source for which that is remembered."""
 
 
 class _Memory:
@@ -89,6 +99,42 @@ class _Memory:
                 family.popitem(last=False)
 
 
+class _Excuses:
+    """
+    The notifications of late, by the source of the agent that got them.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._until: dict[str, deque[float]] = {}
+
+    def add(self, source: str) -> None:
+        """
+        An agent there was notified of a client.
+        """
+        line = self._until.get(source)
+        if line is None:
+            line = self._until[source] = deque(maxlen=_MOST_EXCUSES)
+        line.append(self._seconds() + _EXCUSED_FOR)
+
+    def take(self, source: str) -> bool:
+        """
+        @return: whether there is one left, which is used up then.
+        """
+        line = self._until.get(source)
+        if line is None:
+            return False
+        now = self._seconds()
+        while line and line[0] <= now:
+            line.popleft()
+        taken = bool(line)
+        if taken:
+            line.popleft()
+        if not line:
+            del self._until[source]
+        return taken
+
+
 class Newcomer:
     """
     A connection to the agents' port, from accept to its end.
@@ -103,8 +149,8 @@ class Newcomer:
         "_admission",
         "_agent",
         "_charged",
-        "_known",
         "_over",
+        "_pool",
         "_proved_as",
         "_turned_away",
         "_waits",
@@ -112,10 +158,10 @@ class Newcomer:
         "standing",
     )
 
-    def __init__(self, admission: Admission, source: str, known: bool) -> None:
+    def __init__(self, admission: Admission, source: str, pool: Pool) -> None:
         self._admission = admission
         self.source = source
-        self._known = known
+        self._pool = pool
         self._waits = True
         self._proved_as: tuple[str, ...] = ()
         self._turned_away = self._over = False
@@ -128,6 +174,12 @@ class Newcomer:
         if not self._turned_away:
             self._turned_away = True
             self._admission.turn_away(self.source, reason)
+
+    def notified(self) -> None:
+        """
+        The agent whose control channel this is was asked for a data channel.
+        """
+        self._admission.excuses.add(self.source)
 
     def tries(self, agent: str) -> float:
         """
@@ -177,26 +229,30 @@ class Newcomer:
         The secret was right, or the ticket joins.  It counts no more, and its
         source is known.
         """
+        if not self._agent:
+            self._admission.excuses.take(self.source)
         self.unanswered()
         self._settle()
         if not self._proved_as:
             self._proved_as = self._admission.came(self.source, self._agent)
             if self._over:  # it left while its secret was checked
-                self._admission.went(self._proved_as)
+                self._admission.went(self.source, self._proved_as)
 
     def gone(self) -> None:
         """
         The connection is over, or of no interest any more.
         """
+        if self._waits and not self._agent:
+            self.turn_away("nothing shown")
         self._settle()
         if not self._over:
             self._over = True
-            self._admission.went(self._proved_as)
+            self._admission.went(self.source, self._proved_as)
 
     def _settle(self) -> None:
         if self._waits:
             self._waits = False
-            self._admission.settle(self.source, self._known)
+            self._pool.give_back(self.source)
 
 
 class Admission:
@@ -204,6 +260,7 @@ class Admission:
     All who come to the agents' port.
 
     @ivar turned_away: how many connections were refused, by reason.
+    @ivar excuses: for data channels that come to nothing.
     """
 
     def __init__(
@@ -211,24 +268,37 @@ class Admission:
         limits: Limits,
         seconds: Callable[[], float],
         chance: Callable[[], float],
+        notified: Callable[[str], int] = lambda agent: 0,
     ) -> None:
         """
         @param seconds: a clock that nobody sets.
         @param chance: a number from 0 to 1, 1 excluded.
+        @param notified: says of how many clients an agent was notified whose
+            data channels have not come.
         """
-        self.limits = limits
         self._chance = chance
+        self._notified = notified
         self.turned_away: Counter[str] = Counter()
-        self._by_source: Counter[str] = Counter()
+        self.excuses = _Excuses(seconds)
         self._present: Counter[str] = Counter()
-        self._waiting = {False: 0, True: 0}
+        self._agents: dict[str, Counter[str]] = {}
+        self._strangers, self._acquainted, self._expected = Pool(0), Pool(0), Pool(0)
+        self.use(limits)
         self._penalties = _Memory(seconds)
         self._known = _Memory(seconds)
 
     @property
     def unauthenticated(self) -> int:
         """How many have shown nothing yet."""
-        return sum(self._waiting.values())
+        return self._strangers.taken + self._acquainted.taken + self._expected.taken
+
+    def use(self, limits: Limits) -> None:
+        """
+        These are the limits from now on.
+        """
+        self.limits = limits
+        self._strangers.most = self._acquainted.most = limits.unauthenticated
+        self._strangers.most_of_source = limits.unauthenticated_per_source
 
     def knows(self, source: str, agent: str = "") -> bool:
         """
@@ -260,35 +330,42 @@ class Admission:
         """
         source = source_of(host, self.limits.ipv6_prefix)
         known = self.knows(source)
-        reason = self._refusal(source, known)
+        pool = self._acquainted if known else self._strangers
+        reason = self._refusal(source, pool)
+        if reason and known and self._expected.of(source) < self._expected_of(source):
+            pool, reason = self._expected, ""
         if reason:
             self.turned_away[reason] += 1
             return None
-        self._by_source[source] += 1
-        self._waiting[known] += 1
-        return Newcomer(self, source, known)
+        pool.take(source)
+        return Newcomer(self, source, pool)
 
-    def _refusal(self, source: str, known: bool) -> str:
+    def _expected_of(self, source: str) -> int:
+        """
+        @return: how many data channels agents there were asked to dial, and
+            have not shown the tickets of.
+        """
+        return sum(map(self._notified, self._agents.get(source, ())))
+
+    def _refusal(self, source: str, pool: Pool) -> str:
         """
         @return: why somebody from there is not let in now; nothing if it is.
         """
         limits = self.limits
+        known = pool is self._acquainted
         penalized = self._penalties.left(source) > _TOLERANCE
         if penalized and not known:
             return _IN_PENALTY
-        # Many clients at once make an agent dial many data channels at once.
-        # A source that only keeps them open has a stranger's share again: it
-        # must not have everybody's.
-        whole = known and not penalized
-        most, waiting = limits.unauthenticated, self._waiting[known]
-        share = most if whole else limits.unauthenticated_per_source
-        if waiting >= most:
+        if pool.is_full():
             return "too many unauthenticated"
-        if self._by_source[source] >= share:
+        # A source that only keeps them open has a stranger's share again.
+        share = limits.unauthenticated_per_source
+        if not pool.has_room(source) or (penalized and pool.of(source) >= share):
             return "too many unauthenticated from one source"
-        if not known and waiting > limits.unauthenticated_early:
-            spared = most - limits.unauthenticated_early
-            if self._chance() * spared < waiting - limits.unauthenticated_early:
+        early = limits.unauthenticated_early
+        if not known and pool.taken > early:
+            spared = pool.most - early
+            if self._chance() * spared < pool.taken - early:
                 return "dropped early"
         return ""
 
@@ -299,7 +376,7 @@ class Admission:
         One from there is turned away for this reason, which costs its source.
         """
         self.turned_away[reason] += 1
-        if not (reason in _PERHAPS_BY_CLIENTS and self.knows(source)):
+        if not (reason in _PERHAPS_BY_CLIENTS and self.excuses.take(source)):
             self._charge(source, self.limits.penalty_none)
 
     def wait_of(self, source: str, agent: str) -> float:
@@ -350,26 +427,30 @@ class Admission:
         """
         keys = (source, _agent_at(agent, source)) if agent else (source,)
         self._present.update(keys)
+        if agent:
+            self._agents.setdefault(source, Counter())[agent] += 1
         return keys
 
-    def went(self, keys: tuple[str, ...]) -> None:
+    def went(self, source: str, keys: tuple[str, ...]) -> None:
         """
-        One by which this was known is gone.
+        One from there by which this was known is gone.
         """
+        for key in keys[1:]:
+            agents = self._agents[source]
+            _take_one(agents, _agent_of(key, source))
+            if not agents:
+                del self._agents[source]
         for key in keys:
             _take_one(self._present, key)
             self._known.keep(key, _KNOWN)
 
-    def settle(self, source: str, known: bool) -> None:
-        """
-        One from there counts no more.
-        """
-        self._waiting[known] -= 1
-        _take_one(self._by_source, source)
-
 
 def _agent_at(agent: str, source: str) -> str:
     return f"{agent} at {source}"
+
+
+def _agent_of(key: str, source: str) -> str:
+    return key.removesuffix(_agent_at("", source))
 
 
 def _strangers_at(source: str) -> str:

@@ -58,6 +58,7 @@ class ClientVisit:
     _exchange: PreludeExchange | None = None
     _comparing: Deferred[None] | None = None
     _over_and_gone = False
+    _arriving = False
 
     def __init__(
         self, clients: Clients, channel: TCPChannel, proxied: Proxied | None = None
@@ -92,6 +93,8 @@ class ClientVisit:
                 raise Rejection(Code.NO_SUCH_SERVER, f"no server has the port {port}")
             return server, f"port:{port}"
 
+        if not self._comes():
+            return
         try:
             self._find(find, self._seek)
         except Rejection as missing:
@@ -120,12 +123,9 @@ class ClientVisit:
             self._listener.give_up()
 
     def _hear(self, later: bool) -> None:
-        clients = self._clients
-        source, most = self.source, clients.limits.arriving_per_client
-        if clients.arriving[source] >= most:
-            self._turn_away(Rejection(Code.BUSY, f"{most} clients from {source} are arriving"))
+        if not self._comes():
             return
-        clients.arriving[source] += 1
+        clients = self._clients
         self._listener = Listener(
             self._channel,
             self,
@@ -143,6 +143,31 @@ class ClientVisit:
         )
         self._answer = self._listener.answer
         self._listener.begin()
+
+    def _comes(self) -> bool:
+        """
+        @return: whether there is room for one more to arrive; it was turned
+            away if not.
+        """
+        clients = self._clients
+        source = "" if self.many else self.source
+        if not clients.has_room(source):
+            arriving = clients.arriving.of(source)
+            self._turn_away(
+                Rejection(Code.BUSY, f"{arriving} clients from {self.source} are arriving")
+            )
+            return False
+        self._arriving = True
+        clients.arriving.take(source)
+        return True
+
+    def _has_come(self) -> None:
+        """
+        It has a place in the waiting room, or never will.
+        """
+        if self._arriving:
+            self._arriving = False
+            self._clients.arriving.give_back("" if self.many else self.source)
 
     # What the listener says
 
@@ -271,14 +296,11 @@ class ClientVisit:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
-            arriving, source = self._clients.arriving, self.source
-            arriving[source] -= 1
-            if not arriving[source]:
-                del arriving[source]
 
     def _seek(self, server: PublishedServer, arrived: str, login: Login | None = None) -> None:
         if server.wants_address:
             self.came_to = self._local_address()
+        self._has_come()
         self._clients.visits.seek(self._visit, self, server, arrived, login)
 
     def _local_address(self) -> str:
@@ -307,6 +329,7 @@ class ClientVisit:
             comparing.cancel()
         self._expect_no_more()
         self._stop_listening()
+        self._has_come()
         self._clients.present.discard(self)
 
     # The door
@@ -336,7 +359,7 @@ class ClientVisit:
         answer, self._answer = self._answer(failing), None
         if answer:
             self._channel.write(answer)
-        self._clients.finish(self._channel)
+        self._clients.finish(self._channel, "" if self.many else self.source)
 
     def splice(self, stream: object, place: Place[Visit]) -> None:
         """
@@ -347,6 +370,7 @@ class ClientVisit:
             return
         clients = self._clients
         self._place = place
+        self._stream = stream
 
         def done(failing: Failing | None) -> None:
             self._exchange = None
@@ -369,6 +393,7 @@ class ClientVisit:
             f"session {self._place.session} of {self.client} is over: {why}"
         )
         self._visit.over()
+        self._clients.parted(self._stream)
 
     def _join(self, stream: object, place: Place[Visit]) -> None:
         happened("S11", "the relay splices the client channel and the data channel")
@@ -383,7 +408,7 @@ class ClientVisit:
         splice = clients.engine.join(first, stream, clients.limits, clients.clock)
         clients.splices[place.session] = (self, place, splice)
         done: Deferred[SpliceReport] = splice.done
-        done.addCallback(self._over, place).addErrback(self._broken)
+        done.addCallback(self._over, place, stream).addErrback(self._broken)
 
     def _looked_at(self, first: Named, server: PublishedServer) -> HttpChannel:
         """
@@ -396,7 +421,7 @@ class ClientVisit:
             clients.visits.deadlines,
             clients.limits.arrival,
             self._back,
-            clients.finish,
+            self._finish,
         )
 
     def _takes(self, server: PublishedServer, named: Named | None) -> bool:
@@ -429,7 +454,10 @@ class ClientVisit:
         channel.hold(held, ended)
         ClientVisit(self._clients, channel, self._proxied).arrive_again(self._default, late)
 
-    def _over(self, report: SpliceReport, place: Place[Visit]) -> None:
+    def _finish(self, channel: TCPChannel) -> None:
+        self._clients.finish(channel, "" if self.many else self.source)
+
+    def _over(self, report: SpliceReport, place: Place[Visit], stream: object) -> None:
         """
         S14 to S20, from either side
         """
@@ -441,6 +469,7 @@ class ClientVisit:
         self._clients.finished += 1
         self._clients.splices.pop(place.session, None)
         self._visit.over()
+        self._clients.parted(stream)
 
     def _broken(self, failure: Failure) -> None:
         self._log.failure("a visit failed by our own fault", failure)

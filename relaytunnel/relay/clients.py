@@ -6,21 +6,21 @@ One client is in L{relaytunnel.relay.client}.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
-from weakref import WeakSet
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from relaytunnel.accounts.passwords import Passwords
+from relaytunnel.budgets import RelayBudgets
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.journal import Journal
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.config.access import Network, allowed
 from relaytunnel.config.limits import Limits
 from relaytunnel.interfaces import IRunningSplice, ISpliceEngine
+from relaytunnel.pools import Pool, Reclaimable
 from relaytunnel.ratelimited import RateLimitedLog
 from relaytunnel.relay.balancers import Balanced
 from relaytunnel.relay.client import ClientVisit
@@ -43,8 +43,10 @@ class Clients:
     @ivar splices: those under way, by session number.
     @ivar finished: how many splices have ended.
     @ivar refused: the log of those who are not served.
-    @ivar arriving: how many clients there are from each source that have not
-        named a server.
+    @ivar arriving: clients that have neither a place in the waiting room nor
+        an answer.
+    @ivar parted: called with what a session was carried by when it is over.
+    @ivar lingering: channels of those who were told why they are not served.
     """
 
     def __init__(
@@ -59,10 +61,13 @@ class Clients:
         passwords: Passwords,
         proxies: tuple[Network, ...] = (),
         names_below: Callable[[str], bool] = lambda host: False,
+        budgets: RelayBudgets | None = None,
     ) -> None:
         """
         @param proxies: the networks of balancers.
         @param names_below: whether each name below one of the relay's leads here.
+        @param budgets: how many clients there are descriptors for; without it
+            for any number.
         """
         self.clock = clock
         self.limits = limits
@@ -76,13 +81,44 @@ class Clients:
         self.names_below = names_below
         self.balanced: set[Balanced] = set()
         self.expected: Expectation | None = None
-        self.arriving: Counter[str] = Counter()
+        self.arriving = visits.room.arriving
+        self.lingering: Reclaimable[TCPChannel] = Reclaimable(Pool(0))
+        self.use(limits, budgets or RelayBudgets(limits, None))
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())
         self.refused = RateLimitedLog(clock, self.journal)
-        self._leaving: WeakSet[TCPChannel] = WeakSet()
         self.finished = 0
+        self.parted: Callable[[object], object] = lambda stream: None
+
+    def use(self, limits: Limits, budgets: RelayBudgets) -> None:
+        """
+        These are the limits from now on.
+        """
+        self.limits = limits
+        self.arriving.most = budgets.clients.most
+        self.arriving.most_of_source = limits.arriving_per_client
+        self.lingering.pool.most = budgets.lingering.most
+        self.lingering.pool.most_of_source = limits.arriving_per_client
+
+    def forget_balanced(self, balanced: Balanced) -> None:
+        """
+        It is known whose channel this is, or it is gone.
+        """
+        if balanced in self.balanced:
+            self.balanced.discard(balanced)
+            self.arriving.give_back("")
+
+    def has_room(self, source: str) -> bool:
+        """
+        Whether there is room for one more to arrive.
+
+        @param source: where it comes from; empty if many clients do.
+        """
+        beside = self.visits.room.descriptors
+        if not source:
+            return not self.arriving.is_full(beside)
+        return self.arriving.has_room(source, beside)
 
     def expect(self, agents: Iterable[str], seconds: float, ended: Callable[[], object]) -> None:
         """
@@ -120,17 +156,21 @@ class Clients:
         Abort the channels of those who were told why they are not served and
         have not gone.
         """
-        for channel in list(self._leaving):
+        for channel in self.lingering:
             channel.transport.abortConnection()  # type: ignore[union-attr]
         self.refused.close()
         self.journal.close()
 
-    def finish(self, channel: TCPChannel) -> None:
+    def finish(self, channel: TCPChannel, source: str) -> None:
         """
-        A client goes by itself, behind what it was told.
+        A client goes by itself, behind what it was told; where there is no room
+        for so many the one that has taken the longest has to.
         """
-        self._leaving.add(channel)
+        longest = self.lingering.add(channel, source)
+        channel.gone = self.lingering.discard
         channel.finish()
+        if longest is not None:
+            longest.transport.abortConnection()  # type: ignore[union-attr]
 
 
 class _Port(Factory):
@@ -147,11 +187,15 @@ class _Port(Factory):
     def _connected(self, channel: TCPChannel) -> None:
         clients = self._clients
         if clients.proxies and allowed(clients.proxies, channel.host):
+            if not clients.has_room(""):
+                channel.reset()
+                return
+            clients.arriving.take("")
             clients.balanced.add(
                 Balanced(
                     channel,
                     self._known,
-                    clients.balanced.discard,
+                    clients.forget_balanced,
                     clients.clock,
                     clients.limits.balancer,
                 )

@@ -19,6 +19,7 @@ from relaytunnel.channel.workload import Workload
 from relaytunnel.errors import AccountError, Code, Rejection
 from relaytunnel.relay.admission import Newcomer
 from relaytunnel.relay.agents import AgentSession, Reception
+from relaytunnel.wire.messages import Message, Notify
 
 __all__ = ["AgentControl"]
 
@@ -129,6 +130,11 @@ class AgentControl(ControlChannel):
     def _not_noted(self, failure: Failure) -> None:
         failure.trap(AccountError)
         self._log.warn("the accounts do not answer: {fault}", fault=str(failure.value))
+
+    def send(self, message: Message) -> None:
+        if type(message) is Notify:
+            self._newcomer.notified()
+        super().send(message)
 
     def authenticated(self, ping: float) -> None:
         self._disarm()

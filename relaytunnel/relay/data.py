@@ -8,6 +8,7 @@ as L{Admission} does it, and has a deadline.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -26,11 +27,13 @@ from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.framed import DataChannel
 from relaytunnel.channel.secure import TLSConnection
 from relaytunnel.channel.sockets import EdgeConnection
+from relaytunnel.channel.stream import FramedStream
 from relaytunnel.channel.tcp import TCPChannel
 from relaytunnel.channel.tls import CONTROL, DATA, RelayTLS, negotiated
 from relaytunnel.config.limits import Limits
 from relaytunnel.deadlines import Deadline, Deadlines
 from relaytunnel.errors import ProtocolError
+from relaytunnel.pools import Pool, Reclaimable
 from relaytunnel.ratelimited import RateLimitedLog
 from relaytunnel.relay.admission import Admission, Newcomer
 from relaytunnel.relay.visits import Visits
@@ -46,6 +49,7 @@ class AgentsPort(Factory):
     Makes the relay's end of whatever an agent dials.
 
     @ivar admission: who may come.
+    @ivar idle: data channels whose session is over, parked or closing.
     """
 
     noisy = False
@@ -60,10 +64,12 @@ class AgentsPort(Factory):
         visits: Visits,
         admission: Admission,
         new_control: Callable[[Newcomer, float], ControlChannel],
+        idle: int = sys.maxsize,
     ) -> None:
         """
         @param new_control: makes a control channel of a connection that has to
             authenticate within so many seconds.
+        @param idle: how many data channels there may be without a session.
         """
         self.admission = admission
         self.clock = clock
@@ -75,7 +81,8 @@ class AgentsPort(Factory):
         self._refused = RateLimitedLog(clock, self._log)
         self.use(tls)
         self._parked: dict[DataChannel, IDelayedCall] = {}
-        self._channels: set[DataChannel] = set()
+        self._channels: dict[DataChannel, str] = {}
+        self.idle: Reclaimable[DataChannel] = Reclaimable(Pool(idle))
         self._unknown: set[_Unknown] = set()
 
     def use(self, tls: RelayTLS) -> None:
@@ -138,7 +145,7 @@ class AgentsPort(Factory):
         channel.joining = first
         channel.idle = self._park
         channel.lost = lost
-        self._channels.add(channel)
+        self._channels[channel] = newcomer.source
         return channel
 
     def close(self) -> None:
@@ -158,6 +165,7 @@ class AgentsPort(Factory):
         alarm = self._parked.pop(channel, None)
         if alarm is not None:
             alarm.cancel()
+        self.idle.discard(channel)
         place = self.visits.redeem(ticket)
         if place is None:
             newcomer.turn_away("no such ticket")
@@ -198,8 +206,25 @@ class AgentsPort(Factory):
         del self._parked[channel]
         channel.close()
 
+    def session_over(self, stream: object) -> None:
+        """
+        A session has ended, and what carried it is of little worth now: parked
+        for a later one, or about to close.
+        """
+        if not isinstance(stream, FramedStream):
+            return
+        channel = stream.channel
+        source = self._channels.get(channel)
+        if source is None or channel.stream is not None:
+            return  # it is gone, or has a session again
+        self.idle.discard(channel)
+        oldest = self.idle.add(channel, source)
+        if oldest is not None:
+            oldest.abort()
+
     def _lost(self, channel: DataChannel) -> None:
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
+        self.idle.discard(channel)
         alarm = self._parked.pop(channel, None)
         if alarm is not None:
             alarm.cancel()

@@ -14,6 +14,8 @@ import msgspec
 from twisted.logger import Logger
 
 from relaytunnel.accounts import FileAccounts
+from relaytunnel.budgets import RelayBudgets
+from relaytunnel.channel.descriptors import descriptor_limit
 from relaytunnel.channel.identity import Identity, load_identity, own_identity
 from relaytunnel.channel.tls import RelayTLS
 from relaytunnel.config import Limits, RelayConfig
@@ -144,13 +146,11 @@ def _use(relay: RelayService, limits: Limits) -> None:
     """
     These are the limits from now on; what runs keeps those it began with.
     """
+    relay.budgets = budgets = RelayBudgets(limits, descriptor_limit())
+    limits = budgets.limits
     relay.visits.room.use(limits)
-    for keeps in (
-        relay.visits,
-        relay.clients,
-        relay.agents_port,
-        relay.agents_port.admission,
-        relay.publisher,
-        relay.reception,
-    ):
+    relay.clients.use(limits, budgets)
+    relay.agents_port.admission.use(limits)
+    relay.agents_port.idle.pool.most = budgets.idle.most
+    for keeps in (relay.visits, relay.agents_port, relay.publisher, relay.reception):
         keeps.limits = limits

@@ -32,7 +32,8 @@ from relaytunnel.accounts import (
 from relaytunnel.accounts.hashing import Hashing, hashing_threads
 from relaytunnel.accounts.passwords import Passwords
 from relaytunnel.accounts.threads import Threads
-from relaytunnel.channel.descriptors import Descriptors, descriptor_limit, sessions_within
+from relaytunnel.budgets import RelayBudgets, say_cut
+from relaytunnel.channel.descriptors import Descriptors, descriptor_limit
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.channel.identity import Identity
 from relaytunnel.channel.sockets import PeekedConnection
@@ -104,6 +105,7 @@ class RelayService(Service):
     @ivar clients: who is served.
     @ivar agents_port: what agents dial.
     @ivar descriptors: whether connections are accepted.
+    @ivar budgets: what its descriptors are for.
     @ivar facts: where it is found, once it has started.
     """
 
@@ -114,6 +116,7 @@ class RelayService(Service):
     clients: Clients
     agents_port: AgentsPort
     descriptors: Descriptors
+    budgets: RelayBudgets
     facts: Facts
 
     def __init__(
@@ -237,7 +240,9 @@ class RelayService(Service):
         self.registry.away.keep_only(rights.keys())
 
     def _listen(self, identity: Identity) -> None:
-        config, limits, reactor = self.config, self.config.limits, self._reactor
+        config, reactor = self.config, self._reactor
+        self.budgets = budgets = RelayBudgets(config.limits, descriptor_limit())
+        limits = budgets.limits
         listeners = self.listeners
         self.descriptors = listeners.descriptors
         self.registry = Registry(config.all_names, reactor.seconds)
@@ -246,7 +251,6 @@ class RelayService(Service):
             reactor.seconds,
             lambda: secrets.token_bytes(TICKET_BYTES),
             last_session=secrets.randbelow(1 << 40),
-            room_for=sessions_within(descriptor_limit()),
         )
         self.visits = Visits(room, limits, reactor)
         self.clients = Clients(
@@ -255,11 +259,12 @@ class RelayService(Service):
             self._edges,
             self.registry,
             self.visits,
-            best_engine(self._edges),
+            best_engine(self._edges, budgets.pipes.most // 2),
             Finder(self.registry, Choices(self.state.choices_key())),
             Passwords(self.hashing, reactor),
             config.proxies,
             self._wildcard.has_names_below,
+            budgets,
         )
         listeners.own_factory = lambda port: OwnPort(self.clients, port)
         self.shared = {
@@ -281,7 +286,7 @@ class RelayService(Service):
             limits,
             reactor,
         )
-        admission = Admission(limits, time.monotonic, random.random)
+        admission = Admission(limits, time.monotonic, random.random, room.notified)
         if self._inherited is not None:
             admission.remember(self._inherited.known)
         self.agents_port = AgentsPort(
@@ -292,14 +297,16 @@ class RelayService(Service):
             self.visits,
             admission,
             partial(self._new_control, reception),
+            budgets.idle.most,
         )
+        self.clients.parted = self.agents_port.session_over
         agents = tcp_port(listeners.listen(config.agents, self.agents_port, PeekedConnection))
         admin = ""
         if config.admin:
             # Not imported by those who do not want it: it brings twisted.web.
             from relaytunnel.admin.api import admin_site
 
-            site = admin_site(self, self.state.admin_token())
+            site = admin_site(self, self.state.admin_token(), budgets.admin.most)
             listening = listeners.listen(config.admin, site, to_the_last=True)
             if tcp_port(listening):
                 assert listening is not None
@@ -335,6 +342,7 @@ class RelayService(Service):
             agents=facts.agents,
             clients=", ".join(map(str, facts.clients)),
         )
+        say_cut(self.budgets)
         if facts.name == "localhost":
             self._log.info(
                 "it calls itself localhost, so only agents on this machine find it;"

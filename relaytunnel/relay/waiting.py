@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from relaytunnel.budgets import PART_OF_SOURCE
 from relaytunnel.config.limits import Limits
 from relaytunnel.errors import Code, Rejection
+from relaytunnel.pools import Pool
 from relaytunnel.relay.fairqueue import Backlog, FairQueue
 from relaytunnel.relay.rates import NotifyRate, forget_full
 from relaytunnel.relay.registry import PublishedServer
@@ -28,8 +30,6 @@ V = TypeVar("V")
 
 _ALWAYS = 8
 """Of one server so many may be notified whatever the others do: their targets may be dead."""
-_PART_OF_ALL = 0.6
-"""As much of what there are descriptors for one source may have."""
 _LITTLE = 4096
 """Bytes of a client that is queued which weigh as much as itself."""
 
@@ -94,6 +94,8 @@ class WaitingRoom(Generic[V]):
 
     @ivar waiting: how many wait, queued or not.
     @ivar served: how many are spliced.
+    @ivar arriving: clients that are on their way here.  They share their
+        descriptors with those who wait or are served, who have two each.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class WaitingRoom(Generic[V]):
         self._backlog: Backlog[Place[V]] = Backlog()
         self._sessions = last_session
         self._room_for = room_for
+        self.arriving = Pool(sys.maxsize)
         self.waiting = 0
         self.served = 0
         self._queued_bytes = 0
@@ -138,7 +141,9 @@ class WaitingRoom(Generic[V]):
         self._limits = limits
         self._most = limits.sessions_per_relay or self._room_for
         # No source may have all the descriptors.
-        self._most_of_source = min(limits.sessions_per_client, int(self._most * _PART_OF_ALL) or 1)
+        self._most_of_source = min(
+            limits.sessions_per_client, int(self._most * PART_OF_SOURCE) or 1
+        )
         self._rates.clear()
 
     def enter(
@@ -196,6 +201,22 @@ class WaitingRoom(Generic[V]):
             self._notify(place)
         return place
 
+    @property
+    def descriptors(self) -> int:
+        """
+        How many those have, or are about to have, who wait or are served: who
+        is queued has no data channel to come yet.
+        """
+        return 2 * (self.waiting + self.served) - self.queued
+
+    def notified(self, agent_id: str) -> int:
+        """
+        @return: of how many clients an agent was notified whose data channels
+            have not come.
+        """
+        tally = self._tallies.get(f"agent {agent_id}")
+        return 0 if tally is None else tally.notified
+
     def one_too_many(self, client: str, size: int = 0) -> Place[V] | None:
         """
         Find who pays for another client of this source, which has so many bytes:
@@ -215,6 +236,7 @@ class WaitingRoom(Generic[V]):
             len(backlog) < limits.queued
             and self._queued_bytes + size <= limits.queued_bytes
             and self.waiting + self.served < self._most
+            and not self.arriving.is_full(self.descriptors)
         )
 
     def _full(self, place: Place[V]) -> str:
@@ -235,7 +257,7 @@ class WaitingRoom(Generic[V]):
             reached = f"{self.queued} clients are queued at this relay"
         elif self._queued_bytes + place.size > limits.queued_bytes:
             reached = f"{self._queued_bytes} bytes of clients are queued at this relay"
-        elif here >= self._most:
+        elif here >= self._most or self.arriving.is_full(self.descriptors):
             # Who waits will be served: both have descriptors to get.
             reached = f"{here} sessions run or wait at this relay"
         else:

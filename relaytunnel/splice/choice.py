@@ -4,6 +4,8 @@ Which engine joins which channels.
 
 from __future__ import annotations
 
+import sys
+
 from zope.interface import implementer
 
 from twisted.internet.interfaces import IReactorTime
@@ -34,14 +36,17 @@ class PumpEngine:
 
     name = "pump"
 
-    def __init__(self, edges: EdgeWatch, calls: Calls | None = None) -> None:
+    def __init__(
+        self, edges: EdgeWatch, calls: Calls | None = None, pipes: int = sys.maxsize
+    ) -> None:
         """
         @param calls: how TLS records are read and written; the fastest way that
             there is, if not given.
+        @param pipes: how many there may be.
         """
         self._edges = edges
         self._calls = calls or calls_for()
-        self._pipes = Pipes()
+        self._pipes = Pipes(pipes)
         self._rounds = Rounds()
         self._paired = PairedEngine()
 
@@ -114,8 +119,9 @@ def _ours(channel: object) -> bool:
     return isinstance(channel, FramedStream) and channel.lendable
 
 
-def best_engine(edges: EdgeWatch) -> ISpliceEngine:
+def best_engine(edges: EdgeWatch, pipes: int = sys.maxsize) -> ISpliceEngine:
     """
+    @param pipes: how many there may be; without one it is slower, but works.
     @return: the fastest engine that there is for this platform and reactor.
     """
-    return PumpEngine(edges) if edges.works and can_splice else PairedEngine()
+    return PumpEngine(edges, pipes=pipes) if edges.works and can_splice else PairedEngine()

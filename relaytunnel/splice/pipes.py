@@ -5,8 +5,11 @@ Pipes for C{splice(2)}, which moves bytes between sockets inside the kernel.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import sys
+from weakref import WeakSet
 
 __all__ = ["PIPE_FLAGS", "Pipe", "Pipes", "can_splice"]
 
@@ -24,7 +27,7 @@ class Pipe:
     A pipe, which is closed when nobody has it any more.
     """
 
-    __slots__ = ("reader", "writer")
+    __slots__ = ("__weakref__", "reader", "writer")
 
     def __init__(self) -> None:
         self.reader = self.writer = -1
@@ -45,15 +48,27 @@ class Pipes:
     Empty pipes, waiting to be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = sys.maxsize) -> None:
+        """
+        @param most: how many there may be, empty or not.
+        """
+        self._most = most
+        self._all: WeakSet[Pipe] = WeakSet()
         self._empty: list[Pipe] = []
 
     def take(self) -> Pipe:
         """
         @return: an empty pipe.
-        @raise OSError: no descriptor is left for one.
+        @raise OSError: no descriptor is left for one, or there are as many as
+            there may be.
         """
-        return self._empty.pop() if self._empty else Pipe()
+        if self._empty:
+            return self._empty.pop()
+        if len(self._all) >= self._most:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        pipe = Pipe()
+        self._all.add(pipe)
+        return pipe
 
     def give(self, pipe: Pipe) -> None:
         """

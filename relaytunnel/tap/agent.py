@@ -16,7 +16,7 @@ from relaytunnel.agent.service import AgentService
 from relaytunnel.config import AgentConfig, ServerConfig, load_agent
 from relaytunnel.errors import ConfigError, InvitationError, StateError
 from relaytunnel.tap.signals import Signals
-from relaytunnel.tap.starting import PluginOptions, Told, keep_time
+from relaytunnel.tap.starting import PluginOptions, Told, keep_time, take_descriptors
 
 __all__ = ["Options", "makeService"]
 
@@ -114,6 +114,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     keep_time(reactor)
+    take_descriptors(reactor)
 
     try:
         service = AgentService(options.agent_config, options.invitation, reactor)

@@ -17,7 +17,14 @@ from relaytunnel.config import RelayConfig, load_relay
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.relay.service import RelayService
 from relaytunnel.tap.signals import Signals
-from relaytunnel.tap.starting import PluginOptions, Told, has_terminal, keep_time, to_terminal
+from relaytunnel.tap.starting import (
+    PluginOptions,
+    Told,
+    has_terminal,
+    keep_time,
+    take_descriptors,
+    to_terminal,
+)
 from relaytunnel.tap.upgrading import Predecessor, Successor, Will
 
 __all__ = ["Options", "makeService"]
@@ -97,6 +104,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     keep_time(reactor)
+    take_descriptors(reactor)
 
     try:
         will = Will.read()

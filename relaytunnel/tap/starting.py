@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from relaytunnel import __version__
+from relaytunnel.channel.descriptors import raise_descriptor_limit
 from relaytunnel.errors import RelayTunnelError
 from relaytunnel.tap import pid_file
 from relaytunnel.terminal import error, safe, say
@@ -28,12 +29,15 @@ __all__ = [
     "Told",
     "has_terminal",
     "keep_time",
+    "take_descriptors",
     "to_terminal",
 ]
 
 _TWISTD_DEFAULT = "twistd.pid"
 _NO_PID_FILE = "--pidfile="
 
+_OF_SELECT = 1024
+"""Descriptors that select(2) can look at."""
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 """A session leaves no cycles, so there is little for the collector to find."""
 
@@ -125,6 +129,16 @@ def has_terminal() -> bool:
     file, a journal or by a supervisor.
     """
     return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def take_descriptors(reactor: Any) -> None:
+    """
+    Have as many descriptors as there may be, and as the reactor can look at.
+    """
+    if type(reactor).__name__ == "SelectReactor":
+        raise_descriptor_limit(_OF_SELECT)
+    else:
+        raise_descriptor_limit()
 
 
 def to_terminal(text: str) -> None:

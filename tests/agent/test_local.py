@@ -208,6 +208,7 @@ class AnythingTests(SynchronousTestCase):
         agent = FakeAgent()
         transport = StringTransport()
         asked = _Socket(agent).buildProtocol(None)
+        assert asked is not None
         asked.makeConnection(transport)
         asked.dataReceived(line + b"\n")
         (said,) = transport.value().splitlines()

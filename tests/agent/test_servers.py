@@ -456,3 +456,32 @@ class ShareTests(SynchronousTestCase):
         self.servers.begin(a_notify())
         rejection = self.assertRaises(Rejection, self.servers.check, a_notify())
         self.assertIs(rejection.code, Code.NOT_ALLOWED)
+
+
+class DescriptorTests(SynchronousTestCase):
+    """
+    How many sessions an agent has, whatever the relay lets in.
+    """
+
+    def test_most(self) -> None:
+        """
+        When there are as many as there are descriptors for, further clients are
+        busy; those of a single source leave some for the others.
+        """
+        servers = Servers([WEB])
+        server = servers.get("web")
+        assert server is not None
+        server.registered, server.endpoints = True, (SAME_ENDPOINT,)
+        servers.sessions.most = 3
+        for session in (1, 2):
+            servers.check(a_notify(session=session))
+            servers.begin(a_notify(session=session))
+        rejection = self.assertRaises(Rejection, servers.check, a_notify(session=3))
+        self.assertIs(rejection.code, Code.BUSY)
+        other = a_notify(client="198.51.100.2:5000", session=4)
+        servers.check(other)
+        servers.begin(other)
+        third = a_notify(client="198.51.100.3:5000", session=5)
+        self.assertIs(self.assertRaises(Rejection, servers.check, third).code, Code.BUSY)
+        servers.end(a_notify(session=1))
+        servers.check(third)

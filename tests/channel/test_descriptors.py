@@ -5,6 +5,7 @@ When to take no more descriptors, and when to take some again.
 from __future__ import annotations
 
 import os
+import resource
 from unittest.mock import patch
 
 from zope.interface import implementer
@@ -17,7 +18,7 @@ from relaytunnel.channel.descriptors import (
     Descriptors,
     descriptor_limit,
     descriptors_in_use,
-    sessions_within,
+    raise_descriptor_limit,
 )
 
 
@@ -64,13 +65,21 @@ class InUseTests(SynchronousTestCase):
         ):
             self.assertEqual(descriptors_in_use(), descriptor_limit())
 
-    def test_sessions(self) -> None:
+    def test_raised(self) -> None:
         """
-        Sessions have two each of what is not kept for others; there is always
-        room for one, and for any number where there is no limit.
+        The limit can be raised as far as the hard one, or less far.
         """
-        self.assertEqual([sessions_within(limit) for limit in (1024, 256, 20_000)], [384, 1, 9872])
-        self.assertGreater(sessions_within(None), 1_000_000)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        least = descriptors_in_use() + 50
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+        raise_descriptor_limit(least + 7)
+        self.assertEqual(descriptor_limit(), least + 7)
+        raise_descriptor_limit(least)
+        self.assertEqual(descriptor_limit(), least + 7)
+        raise_descriptor_limit()
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[1], hard)
+        self.assertEqual(descriptor_limit(), min(hard, 1 << 20) if hard > 0 else 1 << 20)
 
 
 class DescriptorsTests(SynchronousTestCase):

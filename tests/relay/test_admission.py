@@ -36,6 +36,7 @@ class AdmissionCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.chance = 0.0
+        self.notified: dict[str, int] = {}
         self.use()
 
     def use(self, **limits: float) -> None:
@@ -43,6 +44,7 @@ class AdmissionCase(SynchronousTestCase):
             Limits(**limits),  # type: ignore[arg-type]
             self.clock.seconds,
             lambda: self.chance,
+            lambda agent: self.notified.get(agent, 0),
         )
 
     def comes(self, host: str = HOME) -> Newcomer:
@@ -332,11 +334,28 @@ class PenaltyTests(AdmissionCase):
 
     def test_left_without_a_word(self) -> None:
         """
-        Who connects and goes costs nothing: it may be a balancer that asks
-        whether the relay is there.
+        Who connects and goes costs what silence does, or it could come again at
+        once; a balancer that asks each second whether the relay is there has
+        paid by the next time.
         """
         for _ in range(100):
             self.comes().gone()
+            self.clock.advance(1)
+        for _ in range(16):
+            self.comes().gone()
+        self.assertEqual(self.refused(), "in penalty")
+        self.assertEqual(self.admission.turned_away["nothing shown"], 116)
+
+    def test_left_while_checked(self) -> None:
+        """
+        Who leaves while its secret is checked has shown something.
+        """
+        for _ in range(100):
+            newcomer = self.comes()
+            newcomer.tries("office")
+            newcomer.gone()
+            newcomer.unanswered()
+        self.assertEqual(self.admission.turned_away["nothing shown"], 0)
 
     def test_counted(self) -> None:
         """
@@ -474,13 +493,34 @@ class KnownTests(AdmissionCase):
 
     def test_share(self) -> None:
         """
-        It may have as many as there may be in all.
+        It may have more than a stranger, but not what the other known ones
+        need: two thirds, and of what is left so have they.
         """
-        self.use(unauthenticated=5, unauthenticated_per_source=1)
+        self.use(unauthenticated=9, unauthenticated_per_source=1)
         self.enters()
-        for _ in range(5):
+        self.enters(OTHER)
+        for _ in range(6):
             self.comes()
-        self.assertEqual(self.refused(), "too many unauthenticated")
+        self.assertEqual(self.refused(), "too many unauthenticated from one source")
+        for _ in range(2):
+            self.comes(OTHER)
+        self.refused(OTHER)
+
+    def test_reopened(self) -> None:
+        """
+        It has no more by opening again what is closed, and has a stranger's
+        share for as long as it does so.
+        """
+        self.use(unauthenticated_per_source=2)
+        self.enters()
+        for _ in range(17):
+            self.comes().gone()
+        there = [self.comes() for _ in range(2)]
+        for _ in range(100):
+            self.assertEqual(self.refused(), "too many unauthenticated from one source")
+            there.pop(0).gone()
+            there.append(self.comes())
+        self.assertEqual(self.admission.unauthenticated, 2)
 
     def test_counted_apart(self) -> None:
         """
@@ -492,10 +532,10 @@ class KnownTests(AdmissionCase):
         for number in range(3):
             self.comes(f"198.51.100.{number}")
         self.refused("198.51.100.77")
-        for _ in range(3):
+        for _ in range(2):
             self.comes()
         self.refused()
-        self.assertEqual(self.admission.unauthenticated, 6)
+        self.assertEqual(self.admission.unauthenticated, 5)
 
     def test_not_early(self) -> None:
         """
@@ -560,14 +600,66 @@ class KnownTests(AdmissionCase):
 
     def test_left_by_clients(self) -> None:
         """
-        What clients that go away make an agent do is not held against it.
+        What clients that go away make an agent do is not held against it: one
+        data channel may come to nothing for each notification.
         """
         self.use(unauthenticated_per_source=2)
-        self.enters()
-        for reason in ("handshake failed", "no such ticket"):
+        agent = self.enters()
+        for reason in ("handshake failed", "no such ticket", "nothing shown"):
+            for _ in range(100):
+                agent.notified()
             self.silent(times=100, reason=reason)
         for _ in range(3):
             self.comes()
+
+    def test_not_by_clients(self) -> None:
+        """
+        More than that is its own doing, and so is what comes much later.
+        """
+        self.use(unauthenticated_per_source=2)
+        agent = self.enters()
+        for _ in range(100):
+            agent.notified()
+        self.clock.advance(31)
+        self.silent(times=17, reason="nothing shown")
+        for _ in range(2):
+            self.comes()
+        self.assertEqual(self.refused(), "too many unauthenticated from one source")
+
+    def test_served(self) -> None:
+        """
+        A data channel that joins has used up its notification.
+        """
+        self.use(unauthenticated_per_source=2)
+        agent = self.enters()
+        for _ in range(20):
+            agent.notified()
+            self.comes().proved()
+        self.silent(times=17, reason="nothing shown")
+        for _ in range(2):
+            self.comes()
+        self.refused()
+
+    def test_expected(self) -> None:
+        """
+        The data channels that its agents were asked for come through, whatever
+        else comes from there; their clients have the room for them.
+        """
+        self.use(unauthenticated=3)
+        self.enters()
+        self.enters(agent="branch")
+        for _ in range(2):
+            self.comes()
+        self.refused()
+        self.notified = {"office": 2, "branch": 1, "elsewhere": 50}
+        expected = [self.comes() for _ in range(3)]
+        self.refused()
+        self.notified["branch"] = 0
+        expected.pop().proved()
+        self.refused()
+        expected.pop().gone()
+        self.comes()
+        self.refused()
 
     def test_strangers_before(self) -> None:
         """
@@ -679,11 +771,9 @@ class AnythingHappens(RuleBasedStateMachine):
         """
         admission = self.admission
         assert admission.unauthenticated == len(self.counted)
-        assert min(admission._waiting.values()) >= 0
-        assert max(admission._waiting.values()) <= self.limits.unauthenticated
-        assert sum(admission._by_source.values()) == len(self.counted)
-        for counts in (admission._by_source, admission._present):
-            assert all(count > 0 for count in counts.values())
+        for pool in (admission._strangers, admission._acquainted):
+            assert 0 <= pool.taken <= self.limits.unauthenticated
+        assert all(count > 0 for count in admission._present.values())
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -704,7 +794,7 @@ class AnythingHappens(RuleBasedStateMachine):
         for newcomer in self.there:
             newcomer.gone()
         assert not self.admission.unauthenticated
-        assert not (self.admission._by_source or self.admission._present)
+        assert not (self.admission._present or self.admission._agents)
 
 
 class ModelTests(SynchronousTestCase):

@@ -119,14 +119,14 @@ class SourceTests(BalancedCase):
         """
         relay = self.balanced({"arriving_per_client": 2})
         arriving = [await self.client(relay, self.header(f"2001:db8::{n}")) for n in (1, 2)]
-        await eventually(lambda: relay.clients.arriving["2001:db8::/64"] == 2, "both are there")
+        await eventually(lambda: relay.clients.arriving.of("2001:db8::/64") == 2, "both are there")
         third = await self.client(relay, self.header("2001:db8::3"))
         await third.is_reset()
         limits = replace(relay.config.limits, ipv6_prefix=128)
         relay.reload(replace(relay.config, limits=limits))
         for client in arriving:
             client.reset()
-        await eventually(lambda: not relay.clients.arriving, "none is there")
+        await eventually(lambda: not relay.clients.arriving.taken, "none is there")
 
 
 class HeaderTests(BalancedCase):

@@ -85,14 +85,14 @@ class ArrivalTests(RunningCase):
         """
         relay = self.start_relay({"arriving_per_client": 2})
         first, second = [await self.client(relay) for _ in range(2)]
-        await eventually(lambda: relay.clients.arriving.total() == 2, "they have come")
+        await eventually(lambda: relay.clients.arriving.taken == 2, "they have come")
         await (await self.client(relay)).is_reset()
         first.say(request("nowhere.example"))
         self.assertIn(b"404", await first.end_of_all())
         answer = await self.get(relay, "nowhere.example")
         self.assertTrue(answer.startswith("HTTP/1.1 404 "), answer)
         second.reset()
-        await eventually(lambda: not relay.clients.arriving, "nobody arrives")
+        await eventually(lambda: not relay.clients.arriving.taken, "nobody arrives")
 
     async def test_no_host(self) -> None:
         """

@@ -367,14 +367,24 @@ class PortTests(RunningCase):
 
     async def test_leaves(self) -> None:
         """
-        Who goes without a word is not counted any more.
+        Who goes without a word is not counted any more, but it is noted.
         """
         relay = self.start_relay()
         peer = await self.dial(relay.facts.agents)
         await eventually(lambda: relay.agents_port.unauthenticated, "it is counted")
         peer.close()
         await eventually(lambda: not relay.agents_port.unauthenticated, "it is not any more")
-        self.assertEqual(dict(relay.agents_port.turned_away), {})
+        self.assertEqual(dict(relay.agents_port.turned_away), {"nothing shown": 1})
+
+    async def test_leaves_behind_a_handshake(self) -> None:
+        """
+        So is who goes as a data channel that shows no ticket.
+        """
+        relay = self.start_relay()
+        data = await self.raw_data(relay)
+        data.transport.loseConnection()
+        await eventually(lambda: not relay.agents_port.unauthenticated, "it is not any more")
+        self.assertEqual(dict(relay.agents_port.turned_away), {"nothing shown": 1})
 
     async def test_too_many_of_one_source(self) -> None:
         """

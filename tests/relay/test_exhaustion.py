@@ -4,6 +4,7 @@ A relay, in a process of its own, that runs out of descriptors.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -11,10 +12,11 @@ import socket
 import urllib.request
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.processes import Agent, Relay, empty_directory, start_agent, start_relay
-from tests.running import HOST, Peer, RunningCase, echo, request
+from tests.running import HOST, Peer, RunningCase, echo, reactor, request
 
 STOPS = "no connections are accepted for a while"
 GOES_ON = "connections are accepted again"
@@ -147,3 +149,98 @@ class ExhaustionTests(RunningCase):
         await self.still_served(client)
         self.assertEqual(self.relay.program.output.count("Too many open files"), 1)
         self.assertNotIn("Traceback", self.relay.program.output)
+
+
+class OneSourceTests(RunningCase):
+    """
+    A relay with 1,024 descriptors, and one address that opens what it can.
+    """
+
+    timeout = 120
+
+    async def start(self) -> None:
+        """
+        Start the relay and an agent.
+        """
+        self.sockets: list[socket.socket] = []
+        self.addCleanup(self.leave)
+        # A child has the limit that is set here.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        state = empty_directory(self) / "state"
+        prlimit = ("prlimit", "--nofile=1024:1024")
+        self.relay = await start_relay(self, state, host="localhost", before=prlimit)
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (soft, hard))
+        target = self.target(echo)
+        self.agent = await start_agent(self, self.relay.invitation, [f"echo={target.address}"])
+
+    def leave(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
+
+    def open(self, port: int, count: int, said: bytes) -> None:
+        for _ in range(count):
+            sock = socket.socket()
+            sock.bind(("127.0.0.66", 0))
+            sock.setblocking(False)
+            sock.connect_ex((HOST, port))
+            with contextlib.suppress(OSError):
+                sock.send(said)
+            self.sockets.append(sock)
+
+    async def serves(self, count: int) -> None:
+        """
+        Others are served, so many at once.
+        """
+        clients = [await self.dial(self.relay.clients_port, "127.0.0.77") for _ in range(count)]
+        for client in clients:
+            client.say(request("echo"))
+        for client in clients:
+            await client.hears(b"GET", 15)
+        for client in clients:
+            client.reset()
+
+    async def flood(self, port: int, said: bytes = b"") -> None:
+        """
+        One address has opened, and keeps open, more than there are descriptors.
+        """
+        for _ in range(8):
+            self.open(port, 200, said)
+            await deferLater(reactor, 0.2)
+        await self.serves(20)
+        self.assertNotIn(STOPS, self.relay.program.output)
+
+    async def test_silent(self) -> None:
+        """
+        Clients that say nothing leave room for the others.
+        """
+        await self.start()
+        await self.flood(self.relay.clients_port)
+
+    async def test_half_written(self) -> None:
+        """
+        So do those whose request never ends.
+        """
+        await self.start()
+        await self.flood(self.relay.clients_port, b"GET / HTTP/1.1\r\nHost: ec")
+
+    async def test_refused(self) -> None:
+        """
+        So do those that were refused and do not go.
+        """
+        await self.start()
+        await self.flood(self.relay.clients_port, request("nowhere"))
+
+    async def test_served(self) -> None:
+        """
+        So do those that are served and stay.
+        """
+        await self.start()
+        await self.flood(self.relay.clients_port, request("echo"))
+
+    async def test_agents_port(self) -> None:
+        """
+        So does the agents' port: data channels come through.
+        """
+        await self.start()
+        await self.flood(self.relay.agents_port)

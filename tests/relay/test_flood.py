@@ -8,6 +8,7 @@ import socket
 from itertools import cycle
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 
 from relaytunnel.channel.descriptors import descriptor_limit, descriptors_in_use
 from relaytunnel.errors import Code
@@ -132,6 +133,45 @@ class SilentTests(RunningCase):
                 break
         self.assertEqual(set(self.relay.registry.agents), {"first"})
         self.assertGreater(self.relay.agents_port.turned_away["dropped early"], 0)
+
+
+class KnownTests(RunningCase):
+    """
+    The address of one agent as the flood, beside another agent.
+    """
+
+    async def test_session(self) -> None:
+        """
+        However many connections it opens and leaves, and opens again, the other
+        agent's data channels come through.
+        """
+        relay = self.start_relay()
+        control = await self.raw_agent(relay, "web")
+        relay.agents_port.admission.remember({"127.0.0.66": 3600.0})
+        sockets: list[socket.socket] = []
+
+        def leave() -> None:
+            for sock in sockets:
+                sock.close()
+
+        self.addCleanup(leave)
+        for _ in range(3):
+            for _ in range(300):
+                sock = socket.socket()
+                sock.bind(("127.0.0.66", 0))
+                sock.setblocking(False)
+                sock.connect_ex((HOST, relay.facts.agents))
+                sockets.append(sock)
+            await deferLater(reactor, 0.2)
+            client, notify = await self.session(relay, control)
+            data = await self.raw_data(relay, notify.ticket)
+            await data.hears(b"GET")
+            client.reset()
+        leave()
+        admission = relay.agents_port.admission
+        await eventually(lambda: not relay.agents_port.unauthenticated, "they are gone")
+        self.assertGreater(admission.turned_away["nothing shown"], 300)
+        self.assertGreater(admission.turned_away["too many unauthenticated from one source"], 400)
 
 
 class ResettingTests(RunningCase):

@@ -227,6 +227,26 @@ class FaultTests(PresentCase):
         control.say(notify, notify)
         await control.is_closed()
 
+    async def test_client_that_is_no_address(self) -> None:
+        """
+        A client at a port that is no number, though it is made of digits:
+        nothing is dialled for it, and nothing is left of it.
+        """
+        target = self.target()
+        _, agent, control = await self.present(target.address)
+        control.say(
+            Notify(
+                session=1,
+                connection_id="web",
+                ticket=bytes(32),
+                client="1.2.3.4:\u00b2",
+                arrived="name",
+            )
+        )
+        await control.is_closed()
+        self.assertEqual(target.visits, [])
+        self.assertEqual((agent.state.visits, agent.splices), ({}, {}))
+
     async def test_other_endpoint(self) -> None:
         """
         A relay that wants it to dial somewhere else is refused.

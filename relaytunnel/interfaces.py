@@ -7,6 +7,7 @@ Only names live here: channels and their receivers (floor 3), splice engines
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -71,7 +72,7 @@ class IChannel(IPushProducer):
 
     It is a push producer of what comes in, and takes a push producer of what
     goes out.  After C{reset}, C{finish}, C{close} or C{channel_lost} every
-    method does nothing.
+    method but C{abort} does nothing.
     """
 
     peer: str = Attribute("str: the address of the other end, for logs")
@@ -103,6 +104,20 @@ class IChannel(IPushProducer):
         what still comes in, and close, all within the linger limits.
         """
 
+    def deliver_and_reset(gone: Callable[[], None]) -> None:
+        """
+        The session is aborted behind the end of what is sent here: deliver
+        what was written, end, and reset as soon as the peer has taken it, all
+        within the linger limits; discard what comes in meanwhile.
+
+        @param gone: called once, when nothing of the session is left here.
+        """
+
+    def abort() -> None:
+        """
+        Do not wait any more for what C{deliver_and_reset} waits for.
+        """
+
     def close() -> None:
         """
         Both directions have ended: let go of the transport.
@@ -126,11 +141,11 @@ class IRunningSplice(Interface):
 
     forward: int = Attribute("int: bytes from the first channel to the second, live")
     backward: int = Attribute("int: bytes from the second channel to the first, live")
-    done: Any = Attribute("Deferred[SpliceReport]: fires once, when it is over")
+    done: Any = Attribute("Deferred[SpliceReport]: fires once, when both channels are gone")
 
     def close() -> None:
         """
-        End it from outside: both channels are reset.
+        End it from outside: both channels are reset, also one that lingers.
         """
 
 
@@ -153,7 +168,7 @@ class SpliceLimits(Protocol):
 
     @property
     def linger_idle(self) -> float:
-        """Without a byte to discard from such a peer."""
+        """Without a byte that such a peer takes."""
 
 
 class ISpliceEngine(Interface):

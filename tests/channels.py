@@ -299,6 +299,18 @@ class FakeChannel:
         if self._other is not None and self._network is not None:
             self._network.post(self._other.resets)
 
+    def deliver_and_reset(self, gone: Callable[[], None]) -> None:
+        """
+        Deliver, and then reset; here that is at once.
+        """
+        self.finish()
+        gone()
+
+    def abort(self) -> None:
+        """
+        Nothing lingers here.
+        """
+
     def finish(self) -> None:
         if self.over:
             return

@@ -19,9 +19,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
+from relaytunnel.channel.lingering import Lingering
 from relaytunnel.channel.sockets import EdgeConnection
 from relaytunnel.channel.stream import FramedStream
-from relaytunnel.channel.tcp import socket_of, tune
+from relaytunnel.channel.tcp import socket_of, tune, untaken
 from relaytunnel.config.model import Limits
 from relaytunnel.errors import ProtocolError
 from relaytunnel.interfaces import Lost
@@ -69,6 +70,8 @@ class DataChannel(Protocol):
     _paused = False
     _watched = -1
     _alarm: IDelayedCall | None = None
+    _parted: Callable[[], None] | None = None
+    _lingering: Lingering | None = None
 
     def __init__(self, clock: IReactorTime, limits: Limits, edges: EdgeWatch | None) -> None:
         self._clock = clock
@@ -178,17 +181,45 @@ class DataChannel(Protocol):
             return
         self._part(self._limits.close)
 
-    def send_rest(self) -> None:
+    def send_rest(self, parted: Callable[[], None]) -> None:
         """
         Deliver what was written, our end included, and then say that the
-        session is aborted, all within the linger limit.
+        session is aborted, all within the linger limits.
+
+        @param parted: called once, when the peer has answered that, or is gone.
         """
+        if self._gone:
+            self.stream = None
+            parted()
+            return
+        self._parted = parted
         if self.joining is not None:
             self.send_stop(self._limits.linger)
-            return
-        self.stream = None
-        if not (self._closing or self._gone):
-            self._part(self._limits.linger)
+        else:
+            self.stream = None
+            if not self._closing:
+                self._part(self._limits.linger)
+        if not self._gone:
+            self._lingering = Lingering(
+                self._clock, self._limits, lambda: untaken(self.transport), self._taken
+            )
+            self._lingering.look()
+
+    def _taken(self, all_of_it: bool) -> None:
+        self._lingering = None
+        if not all_of_it:
+            self.abort()
+
+    def _has_parted(self) -> None:
+        """
+        Nothing is left of a session that was aborted behind its end.
+        """
+        parted, self._parted = self._parted, None
+        if self._lingering is not None:
+            self._lingering.stop()
+            self._lingering = None
+        if parted is not None:
+            parted()
 
     def send_stop(self, within: float | None = None) -> None:
         """
@@ -222,6 +253,7 @@ class DataChannel(Protocol):
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
+            self._has_parted()
             self.ended()
         elif kind is Kind.RESET:
             self.close()
@@ -374,6 +406,7 @@ class DataChannel(Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self._has_parted()
         self._drop_stream(Lost.TRUNCATED)
         self.lost(self)
 

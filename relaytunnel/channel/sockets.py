@@ -34,6 +34,7 @@ __all__ = [
     "cut_when_killed",
     "end_when_killed",
     "tune_socket",
+    "unread",
     "unsent",
 ]
 
@@ -87,12 +88,27 @@ def end_when_killed(sock: socket.socket) -> None:
 
 def unsent(sock: socket.socket) -> int:
     """
-    @return: bytes that the peer's kernel has not acknowledged; 0 where this
-        one does not tell.
+    @return: bytes that the peer's kernel has not acknowledged, an end counts
+        as one; as if there always were one where ours does not tell.
     """
     if not hasattr(termios, "TIOCOUTQ"):
+        return 1
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 1
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def unread(sock: socket.socket) -> int:
+    """
+    @return: bytes that have come in and were not read; 0 where the kernel does
+        not tell.
+    """
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    except OSError:
         return 0
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(answer, sys.byteorder)
 
 

@@ -7,6 +7,7 @@ one session after the other; that is in L{relaytunnel.channel.framed}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
@@ -116,11 +117,19 @@ class FramedStream:
                 self.channel.send_reset()
 
     def finish(self) -> None:
+        self.deliver_and_reset(lambda: None)
+
+    def deliver_and_reset(self, gone: Callable[[], None]) -> None:
         self.end()
-        if not self._over:
+        if self._over:
+            gone()
+        else:
             self._over = True
             self.producer = None
-            self.channel.send_rest()
+            self.channel.send_rest(gone)
+
+    def abort(self) -> None:
+        self.channel.abort()
 
     def close(self) -> None:
         """

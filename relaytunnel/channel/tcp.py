@@ -28,17 +28,19 @@ from twisted.python.failure import Failure
 
 from relaytunnel.channel.edges import HANGUP, EdgeWatch, clean_end_before_reset
 from relaytunnel.channel.holding import Holding
+from relaytunnel.channel.lingering import Lingering
 from relaytunnel.channel.sockets import (
     EdgeConnection,
     cut_when_killed,
     end_when_killed,
     tune_socket,
+    unread,
     unsent,
 )
 from relaytunnel.config.model import Limits
 from relaytunnel.interfaces import IChannel, Lost
 
-__all__ = ["Released", "TCPChannel", "socket_of", "tune"]
+__all__ = ["Released", "TCPChannel", "socket_of", "tune", "untaken"]
 
 _USER_TIMEOUT_MS = 60_000
 _MOST_AT_ONCE = 128 * 1024
@@ -72,6 +74,20 @@ def socket_of(transport: object) -> socket.socket | None:
         transport = transport.transport
     found = getattr(transport, "socket", None)
     return found if isinstance(found, socket.socket) else None
+
+
+def untaken(transport: object) -> int:
+    """
+    @return: how many bytes the peer's kernel has not acknowledged, as far as is
+        known.
+    """
+    while isinstance(transport, TLSMemoryBIOProtocol):
+        transport = transport.transport
+    waits = 0
+    if isinstance(transport, Connection):
+        waits = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    sock = socket_of(transport)
+    return waits if sock is None or sock.fileno() < 0 else waits + unsent(sock)
 
 
 @dataclass(slots=True)
@@ -122,6 +138,8 @@ class TCPChannel(Protocol):
     _alarm: IDelayedCall | None = None
     _last_discard = 0.0
     _linger_until = 0.0
+    _lingering: Lingering | None = None
+    _left: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -197,7 +215,24 @@ class TCPChannel(Protocol):
             self._lose(Lost.RESET)
         if self._finishing:
             self._part()
+        self._drain()
         return len(data)
+
+    def _drain(self) -> None:
+        """
+        The peer is gone, and what it said last is still to be taken: wait for
+        that no longer than for one that is being left.
+        """
+        sock = socket_of(self.transport)
+        if self._over or self._lingering is not None or sock is None:
+            return
+        self._lingering = Lingering(
+            self._clock,
+            self._limits,
+            lambda: unread(sock) + 1,
+            lambda taken: self._lose(Lost.RESET),
+        )
+        self._lingering.look()
 
     def _keeps(self, reason: Failure) -> bool:
         """
@@ -210,6 +245,7 @@ class TCPChannel(Protocol):
             sock = socket_of(self.transport)
             if sock is not None and clean_end_before_reset(sock):
                 self._deaf = True
+                self._drain()
             return self._deaf and not self._broken
         return False
 
@@ -236,6 +272,8 @@ class TCPChannel(Protocol):
         self._all_said()
         if self._finishing:
             self._part_when_quiet()
+            if self._lingering is not None:
+                self._lingering.look()
         elif not (self._over or self._deaf):
             self._receiver.end_sent()
 
@@ -243,6 +281,9 @@ class TCPChannel(Protocol):
         if self._watched >= 0 and self._edges is not None:
             self._edges.forget(self._watched)
             self._watched = -1
+        if self._lingering is not None:
+            self._lingering.stop()
+            self._lingering = None
         if isinstance(self.transport, TLSMemoryBIOProtocol) and reason.check(ConnectionDone):
             self._tls_closed()
         if not self._over:
@@ -256,6 +297,9 @@ class TCPChannel(Protocol):
         gone, self.gone = self.gone, None
         if gone is not None:
             gone(self)
+        left, self._left = self._left, None
+        if left is not None:
+            left()
 
     def _tls_closed(self) -> None:
         """
@@ -363,6 +407,28 @@ class TCPChannel(Protocol):
             self.transport.resumeProducing()  # type: ignore[union-attr]
         self._part_when_quiet()
 
+    def deliver_and_reset(self, gone: Callable[[], None]) -> None:
+        if self._over or self._deaf:
+            self.reset()
+            gone()
+            return
+        self._over = self._finishing = True
+        self._unregister()
+        self._left = gone
+        self._lingering = Lingering(self._clock, self._limits, self._untaken, self._taken)
+        if not self._out_ended:
+            self._out_ended = True
+            self._half_close()
+        if not self._in_ended:
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+        self._part_when_quiet()
+        if self._lingering is not None:
+            self._lingering.look()
+
+    def abort(self) -> None:
+        if self._lingering is not None:
+            self._abort()
+
     def registerProducer(self, producer: object, streaming: bool) -> None:
         if not self._over:
             self.transport.registerProducer(producer, streaming)  # type: ignore[union-attr]
@@ -435,6 +501,7 @@ class TCPChannel(Protocol):
             self._lose(Lost.RESET)
         else:
             self._deaf = True  # its last bytes, and its end, are still to be read
+            self._drain()
 
     def _lose(self, why: Lost) -> None:
         if not self._over:
@@ -463,6 +530,18 @@ class TCPChannel(Protocol):
     def _abort_late(self) -> None:
         self._alarm = None
         self._abort()
+
+    def _untaken(self) -> int:
+        """
+        @return: how many bytes the peer's kernel has not taken.
+        """
+        return untaken(self.transport) + (not self._out_flushed)
+
+    def _taken(self, all_of_it: bool) -> None:
+        if self._out_flushed:
+            self._part()
+        else:
+            self._abort()
 
     def _linger(self) -> None:
         now = self._clock.seconds()

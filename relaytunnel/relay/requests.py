@@ -37,6 +37,7 @@ class HttpChannel:
 
     _receiver: Any = None
     _deadline: Deadline | None = None
+    _leaving: TCPChannel | None = None
     _paused = False
     _full = False
     _ended = False
@@ -106,6 +107,21 @@ class HttpChannel:
     def finish(self) -> None:
         if self._channel is not None:
             self._let_go().finish()
+
+    def deliver_and_reset(self, gone: Callable[[], None]) -> None:
+        def left() -> None:
+            self._leaving = None
+            gone()
+
+        if self._channel is None:
+            gone()
+        else:
+            leaving = self._leaving = self._let_go()
+            leaving.deliver_and_reset(left)
+
+    def abort(self) -> None:
+        if self._leaving is not None:
+            self._leaving.abort()
 
     def close(self) -> None:
         if self._channel is not None:

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from relaytunnel.channel.edges import EdgeWatch
 from relaytunnel.interfaces import Lost, SpliceLimits
 from relaytunnel.splice.pipes import Pipes
+from relaytunnel.splice.running import Leaving
 from relaytunnel.steps import happened
 
 __all__ = ["End", "Flow", "Splice"]
@@ -44,6 +45,15 @@ class Splice(Protocol):
 
     def fail(self) -> None:
         """By our own fault nothing can be said of either channel: let go of both."""
+
+    def drain(self, end: End) -> None:
+        """The peer there is gone, but not all that it said was taken."""
+
+    def leaving(self, channel: Leaving) -> None:
+        """This channel lingers when the splice is over."""
+
+    def left(self, channel: Leaving) -> None:
+        """It is gone."""
 
 
 class End:
@@ -113,9 +123,16 @@ class End:
         """
         raise NotImplementedError
 
-    def finish(self) -> None:
+    def deliver_and_reset(self) -> None:
         """
-        Nobody listens here any more: deliver what waits, end, discard.
+        The other end is gone, behind its end: deliver what waits, end, and
+        reset; the splice is told when that is done.
+        """
+        raise NotImplementedError
+
+    def undelivered(self) -> int:
+        """
+        @return: how much of what came in here waits, its end counts as one.
         """
         raise NotImplementedError
 
@@ -154,6 +171,11 @@ class Flow:
         """
         self.pending = None
         self.blocked = False
+
+    @property
+    def waits(self) -> int:
+        """How many bytes the sink has not taken."""
+        return len(self.pending or b"")
 
     def begin(self, unsent: bytes, held: bytes, ended: bool) -> None:
         """

@@ -1,21 +1,23 @@
 """
-Leaving a peer that may still be reading, and sending: deliver, end, discard,
-and at last reset.
+Leaving a peer behind a reset of the other one: deliver, end, and reset.
 
-A socket that is closed with unread input becomes a reset, which overtakes what
-was sent last.  So the end is sent first, what still comes in is thrown away,
-and the peer learns that nobody heard it when it has ended too or the limits
-have passed.
+The other one has ended, and then answered with a reset: it is gone.  What it
+said before is delivered, its end behind it.  What this peer still says is for
+nobody, so it is thrown away until the peer has taken everything, within the
+limits, and then it is told by a reset, as it would have been by the other one.
+A reset before would overtake what was sent last.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from relaytunnel.channel.edges import LOST, OUT, EdgeWatch
+from relaytunnel.channel.lingering import Lingering
 from relaytunnel.channel.sockets import cut_when_killed, end_when_killed, unsent
 from relaytunnel.interfaces import SpliceLimits
 from relaytunnel.splice.pipes import PIPE_FLAGS, Pipe
@@ -48,36 +50,56 @@ class Farewell:
         waiting: bytes | memoryview | None,
         pipe: Pipe | None,
         piped: int,
+        gone: Callable[[Farewell], None] = lambda _: None,
     ) -> None:
         """
         @param waiting: what is still to be sent.
         @param pipe: a pipe with C{piped} bytes that come behind it.
+        @param gone: called when the socket is closed.
         """
         self._sock = sock
         self._edges = edges
-        self._limits = limits
-        self._clock = clock
         self._waiting = memoryview(waiting or b"")
         self._pipe = pipe
         self._piped = piped
+        self._gone = gone
         self._said = False
-        now = clock.seconds()
-        self._last_heard = now
-        self._until = now + limits.linger
-        self._alarm: IDelayedCall | None = clock.callLater(limits.linger_idle, self._look)
-        edges.watch(sock.fileno(), self._happened)
+        self._heard_end = False
+        self._over = False
+        self._lingering = Lingering(clock, limits, self._left, lambda taken: self._leave())
+
+    def begin(self) -> None:
+        """
+        Say what is to be said.
+        """
+        self._edges.watch(self._sock.fileno(), self._happened)
         self._happened(OUT)
+        self._lingering.look()
+
+    def abort(self) -> None:
+        """
+        Leave at once, whatever waits.
+        """
+        if not self._over:
+            self._close(True)
+
+    def _left(self) -> int:
+        """
+        @return: bytes that the peer has not taken.
+        """
+        return len(self._waiting) + self._piped + unsent(self._sock)
 
     def _happened(self, events: int) -> None:
-        if self._alarm is None:
+        if self._over:
             return
         try:
-            if not self._said and not self._say():
-                return
-            self._listen()
-        except BlockingIOError:
-            if events & LOST:
-                self._leave()
+            if not self._said:
+                try:
+                    self._say()
+                except BlockingIOError:
+                    if events & LOST:
+                        raise OSError from None
+            self._discard()
         except OSError:
             self._leave()
 
@@ -88,10 +110,7 @@ class Farewell:
         if self._sock.fileno() >= 0:
             self._leave()
 
-    def _say(self) -> bool:
-        """
-        @return: whether all has been said.
-        """
+    def _say(self) -> None:
         while self._waiting:
             self._waiting = self._waiting[self._sock.send(self._waiting) :]
         while self._piped and self._pipe is not None:
@@ -102,33 +121,38 @@ class Farewell:
         self._said = True
         end_when_killed(self._sock)
         self._sock.shutdown(socket.SHUT_WR)
-        return True
+        self._lingering.look()
 
-    def _listen(self) -> None:
+    def _discard(self) -> None:
+        """
+        Throw away what the peer says.  One that has ended, too, need not be
+        told anything.
+        """
         for _ in range(_READS_PER_TURN):
-            if not self._sock.recv_into(_SCRATCH):
-                self._leave()
+            if self._over:
                 return
-            self._last_heard = self._clock.seconds()
-        self._edges.again(lambda: self._happened(0))
-
-    def _look(self) -> None:
-        now = self._clock.seconds()
-        quiet_at = self._last_heard + self._limits.linger_idle
-        due = min(quiet_at, self._until) if self._said else self._until
-        if now < due:
-            self._alarm = self._clock.callLater(due - now, self._look)
-        else:
-            self._alarm = None
+            if self._heard_end:
+                break
+            try:
+                self._heard_end = not self._sock.recv_into(_SCRATCH)
+            except BlockingIOError:
+                return
+        if not self._heard_end:
+            self._edges.again(lambda: self._happened(0))
+        elif self._said:
             self._leave()
 
     def _leave(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if not self._over:
+            self._close(not (self._said and unsent(self._sock)))
+
+    def _close(self, reset: bool) -> None:
+        self._over = True
+        self._lingering.stop()
         self._edges.closed(self._sock.fileno())
         self._pipe = None
-        if self._said and unsent(self._sock):
-            self._sock.close()  # the kernel delivers it yet
-        else:
+        if reset:
             abort(self._sock)
+        else:
+            self._sock.close()  # the kernel delivers it yet
+        self._gone(self)

@@ -15,6 +15,7 @@ from OpenSSL import SSL
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
 from relaytunnel.channel.records import Calls, forget_errors
 from relaytunnel.channel.secure import TLSConnection
+from relaytunnel.channel.sockets import unread
 from relaytunnel.channel.stream import FramedStream
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Splice
@@ -115,8 +116,11 @@ class FramedEnd(End):
             self.readable = True
             if not self.inward.blocked:
                 self.inward.run()
-            elif events & LOST and clean_end_before_reset(self.transport.socket) is False:
-                self.lose(Lost.RESET)
+            elif events & LOST:
+                if clean_end_before_reset(self.transport.socket) is False:
+                    self.lose(Lost.RESET)
+                else:
+                    self.splice.drain(self)
         elif self.inward.wants_write:
             self.readable = True
             self.inward.run()
@@ -226,7 +230,7 @@ class FramedEnd(End):
         self.channel.answer_stop(said)
         self.splice.lose(self, Lost.RESET)
 
-    def finish(self) -> None:
+    def deliver_and_reset(self) -> None:
         if self._left:
             return
         said = self.outward.flushed
@@ -237,4 +241,15 @@ class FramedEnd(End):
         if self.in_ended:
             self.channel.ended()  # the session is over there
         else:
-            self.channel.send_rest()
+            splice = self.splice
+            splice.leaving(self)
+            self.channel.send_rest(lambda: splice.left(self))
+
+    def abort(self) -> None:
+        """
+        Wait for the peer no more.
+        """
+        self.channel.abort()
+
+    def undelivered(self) -> int:
+        return unread(self.transport.socket) + self.inward.waits + 1

@@ -76,7 +76,9 @@ class _Leg:
         survivor.unregisterProducer()
         splice = self._splice
         if self.ended:
-            survivor.finish()
+            splice = self._splice
+            splice.leaving(survivor)
+            survivor.deliver_and_reset(lambda: splice.left(survivor))
         else:
             survivor.reset()
         splice.over(f"{self.name} {why.value}")

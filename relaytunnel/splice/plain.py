@@ -15,7 +15,7 @@ import os
 import socket
 
 from relaytunnel.channel.edges import HANGUP, IN, LOST, OUT, clean_end_before_reset
-from relaytunnel.channel.sockets import end_when_killed
+from relaytunnel.channel.sockets import end_when_killed, unread
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Flow, Splice
 from relaytunnel.splice.farewell import Farewell, abort
@@ -98,6 +98,7 @@ class PlainEnd(End):
             # Its last bytes, and its end, are still to be read.
             self.deaf = True
             self.outward.drop()
+            self.splice.drain(self)
         else:
             self.splice.lose(self, Lost.RESET)
 
@@ -118,6 +119,7 @@ class PlainEnd(End):
         else:
             self.readable = self.hung = True
             self.inward.later()
+            self.splice.drain(self)
 
     def end_was_read(self) -> None:
         """
@@ -150,15 +152,27 @@ class PlainEnd(End):
         if self.sock.fileno() >= 0:
             self.reset()
 
-    def finish(self) -> None:
+    def deliver_and_reset(self) -> None:
         if self.deaf:
             self.reset()
             return
         splice, outward = self.splice, self.outward
         pipe, piped = outward.take_pipe() if isinstance(outward, PlainFlow) else (None, 0)
-        Farewell(
-            self.sock, splice.edges, splice.limits, splice.clock, outward.pending, pipe, piped
+        farewell = Farewell(
+            self.sock,
+            splice.edges,
+            splice.limits,
+            splice.clock,
+            outward.pending,
+            pipe,
+            piped,
+            splice.left,
         )
+        splice.leaving(farewell)
+        farewell.begin()
+
+    def undelivered(self) -> int:
+        return unread(self.sock) + self.inward.waits + 1
 
 
 class PlainFlow(Flow):
@@ -294,6 +308,10 @@ class PlainFlow(Flow):
             self.drop()
             return True
         return self._flush()
+
+    @property
+    def waits(self) -> int:
+        return super().waits + self._piped
 
     def _let_pipe_go(self) -> None:
         pipe, self._pipe = self._pipe, None

@@ -8,6 +8,7 @@ written, and nobody has to tell the kernel that a flow is paused.
 from __future__ import annotations
 
 from relaytunnel.channel.edges import EdgeWatch
+from relaytunnel.channel.lingering import Lingering
 from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import Lost
 from relaytunnel.splice.ends import End, Flow
@@ -23,7 +24,7 @@ class PumpSplice(RunningSplice):
     Two channels whose descriptors are ours.
     """
 
-    __slots__ = ("_ends", "clock", "edges", "limits", "pipes")
+    __slots__ = ("_draining", "_ends", "clock", "edges", "limits", "pipes")
 
     first: Flow | Total
     second: Flow | Total
@@ -37,6 +38,7 @@ class PumpSplice(RunningSplice):
         self.clock = round_.clock
         self.edges = edges
         self.pipes = pipes
+        self._draining: Lingering | None = None
 
     def join(self, one: End, two: End, there: Flow, back: Flow) -> None:
         """
@@ -72,7 +74,7 @@ class PumpSplice(RunningSplice):
         survivor = end.other
         end.reset()
         if end.in_ended:
-            survivor.finish()
+            survivor.deliver_and_reset()
         else:
             survivor.reset()
         self.over(f"{end.name} {why.value}")
@@ -82,7 +84,23 @@ class PumpSplice(RunningSplice):
             attempt_all([end.abandon for end in self._ends])
             self.over(FAILED)
 
+    def drain(self, end: End) -> None:
+        """
+        The peer there is gone, and what it said last is still to be taken: wait
+        for that no longer than for one that is being left.
+        """
+
+        def over(taken: bool) -> None:
+            self.lose(end, Lost.RESET)
+
+        if self.running and self._draining is None:
+            self._draining = Lingering(self.clock, self.limits, end.undelivered, over)
+            self._draining.look()
+
     def over(self, reason: str) -> None:
+        if self._draining is not None:
+            self._draining.stop()
+            self._draining = None
         if self.running:
             # Take the rings apart, so that all of it goes at once and not when
             # the collector comes by.

@@ -21,7 +21,7 @@ from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import IRunningSplice, SpliceLimits
 from relaytunnel.splice.report import CLOSED, FAILED, HALF_CLOSED_IDLE, IDLE, SpliceReport
 
-__all__ = ["Leg", "Round", "Rounds", "RunningSplice", "Total"]
+__all__ = ["Leaving", "Leg", "Round", "Rounds", "RunningSplice", "Total"]
 
 _log = Logger()
 
@@ -48,6 +48,15 @@ class Total:
 
     def __init__(self, count: int) -> None:
         self.count = count
+
+
+class Leaving(Protocol):
+    """
+    A channel that lingers when the splice is over.
+    """
+
+    def abort(self) -> None:
+        """Linger no more."""
 
 
 class Round:
@@ -131,8 +140,10 @@ class RunningSplice:
         "__weakref__",
         "_began",
         "_half_closed",
+        "_leaving",
         "_moved",
         "_moved_at",
+        "_over",
         "_round",
         "done",
         "first",
@@ -142,6 +153,7 @@ class RunningSplice:
 
     first: Leg
     second: Leg
+    _leaving: tuple[Leaving, ...]
 
     def __init__(self, round_: Round) -> None:
         self._round: Round | None = round_
@@ -149,6 +161,8 @@ class RunningSplice:
         self._moved = 0
         self.running = True
         self._half_closed = False
+        self._leaving = ()
+        self._over: tuple[str, IReactorTime] | None = None
         self.done: Deferred[SpliceReport] = Deferred()
         round_.add(self)
 
@@ -164,6 +178,21 @@ class RunningSplice:
         if self._round is not None:
             self._end_both()
             self.over(CLOSED)
+        for channel in self._leaving:
+            channel.abort()
+
+    def leaving(self, channel: Leaving) -> None:
+        """
+        This channel has still something to deliver when the splice is over.
+        """
+        self._leaving += (channel,)
+
+    def left(self, channel: Leaving) -> None:
+        """
+        It has not.
+        """
+        self._leaving = tuple(each for each in self._leaving if each is not channel)
+        self._report_if_gone()
 
     def half_closed(self) -> None:
         """
@@ -181,16 +210,20 @@ class RunningSplice:
 
     def over(self, reason: str) -> None:
         """
-        The channels are taken care of: report, once.
+        The channels are taken care of: report, once, when both are gone.
         """
         round_, self._round = self._round, None
         self.running = False
         if round_ is not None:
             round_.discard(self)
+            self._over = reason, round_.clock
+            self._report_if_gone()
+
+    def _report_if_gone(self) -> None:
+        if self._over is not None and not self._leaving:
+            (reason, clock), self._over = self._over, None
             self.done.callback(
-                SpliceReport(
-                    self.forward, self.backward, reason, round_.clock.seconds() - self._began
-                )
+                SpliceReport(self.forward, self.backward, reason, clock.seconds() - self._began)
             )
 
     def look(self, now: float) -> None:

@@ -162,6 +162,7 @@ class TCPChannelTests(Sockets):
         self.assertEqual(self.received.events, ["end received"])
 
     async def _test_end_then_reset(self, size: int, pending: int) -> None:
+        self.limits = Limits(held=1000, linger_idle=2, linger=5, close=0.3)
         channel = await self.connect(buffer=16384 if pending else 0)
         channel.pauseProducing()
         if pending:
@@ -196,6 +197,76 @@ class TCPChannelTests(Sockets):
         Nor if there was still something to be written to it.
         """
         await self._test_end_then_reset(8000, 500_000)
+
+    async def test_end_then_reset_and_never_taken(self) -> None:
+        """
+        They are not kept for ever: where nothing is taken for the limit, the
+        channel is lost.
+        """
+        channel = await self.connect()
+        channel.pauseProducing()
+        channel.write(b"unread")
+        self.far.send(bytes(30_000))
+        self.far.end()
+        self.far.reading = False
+        await self.until(lambda: self.far.all_sent)
+        await pause_for(0.1)
+        self.far.close()
+        await until(lambda: self.received.lost, within=2)
+        self.assertEqual(self.received.events, ["reset"])
+
+    async def test_deliver_and_reset(self) -> None:
+        """
+        The peer gets what was written, the end, and then the reset: at once,
+        whatever it says itself meanwhile.
+        """
+        said = os.urandom(3_000_000)
+        self.limits = Limits(linger_idle=5, linger=30)
+        channel = await self.connect()
+        gone: list[bool] = []
+        channel.write(said)
+        channel.deliver_and_reset(lambda: gone.append(True))
+        self.far.send(bytes(1_000_000))
+        began = reactor.seconds()
+        await self.until(lambda: gone, "the reset")
+        self.assertLess(reactor.seconds() - began, 3)
+        await self.until(lambda: self.far.ended, "the end")
+        self.assertEqual(self.far.received, len(said))
+
+        def refused() -> bool:
+            self.far.send(b".")
+            return self.far.broken_pipe
+
+        await self.until(refused, "the reset")
+
+    async def test_deliver_and_reset_waits(self) -> None:
+        """
+        It is not reset while it has not taken everything; to give up is for
+        whoever asked for it.
+        """
+        self.limits = Limits(linger_idle=5, linger=30)
+        channel = await self.connect(buffer=16384)
+        self.far.reading = False
+        gone: list[bool] = []
+        channel.write(bytes(3_000_000))
+        channel.deliver_and_reset(lambda: gone.append(True))
+        await pause_for(0.5, self.far)
+        self.assertEqual(gone, [])
+        channel.abort()
+        await until(lambda: gone, within=2)
+        self.far.reading = True
+        await self.until(lambda: self.far.was_reset, "the reset")
+
+    async def test_deliver_and_reset_to_nobody(self) -> None:
+        """
+        A peer that takes nothing is waited for no longer than the limit.
+        """
+        channel = await self.connect(buffer=16384)
+        self.far.reading = False
+        gone: list[bool] = []
+        channel.write(bytes(3_000_000))
+        channel.deliver_and_reset(lambda: gone.append(True))
+        await until(lambda: gone, within=2)
 
     async def test_end_then_reset_after_ours(self) -> None:
         """

@@ -557,6 +557,143 @@ class SpliceContract(SpliceCase):
 
     # Whoever is gone, and what is still to be delivered
 
+    async def leave_behind(self, one: Peer) -> None:
+        """
+        Let one end, and be gone behind it: data for it is answered by a reset.
+        """
+        one.end()
+        await until(
+            lambda: one.all_sent and not _queued(one.sock.fileno(), termios.TIOCOUTQ),
+            one,
+            what="the end to be sent",
+        )
+        if isinstance(one, FramedPeer):
+            one.reset()  # as does an agent whose server answers so
+            await until(lambda: one.all_sent, one, what="the reset to be sent")
+        else:
+            one.close()
+
+    def goes_on(self, peer: Peer) -> Any:
+        """
+        @return: lets this peer send on and on, and says whether it knows that
+            nobody listens.
+        """
+
+        def knows() -> bool:
+            if not peer.broken_pipe and peer.all_sent and not peer.was_reset:
+                peer.send(bytes(20_000))
+            return peer.broken_pipe or peer.was_reset
+
+        return knows
+
+    async def _test_gone(self, who: int) -> None:
+        self.limits = Limits()
+        await self.join()
+        one, other = self.sides[who].peer, self.sides[1 - who].peer
+        one.send(b"stop it")
+        await self.leave_behind(one)
+        await self.until(lambda: other.ended, "the end")
+        self.assertEqual(other.received, 7)
+        await self.until(self.goes_on(other), "the reset", within=3)
+        if isinstance(other, FramedPeer):
+            self.assertTrue(other.reset_frame)
+        report = await self.report(within=3)
+        self.assertEqual(report.reason, ("first reset", "second reset")[who])
+
+    async def test_first_is_gone(self) -> None:
+        """
+        The first ends, and is gone: the second, which sends on and on, is told
+        at once.
+        """
+        await self._test_gone(0)
+
+    async def test_second_is_gone(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_gone(1)
+
+    async def _test_gone_before_all_is_taken(self, who: int) -> None:
+        self.limits = Limits()
+        splice = await self.join(buffer=_SMALL)
+        one, other = self.sides[who].peer, self.sides[1 - who].peer
+        other.reading = False
+        data = stream(60_000, 16)
+        one.send(data)
+        await self.until(lambda: splice.forward + splice.backward == len(data), "the counters")
+        await self.leave_behind(one)
+        goes_on = self.goes_on(other)
+        began = reactor.seconds()
+        while reactor.seconds() - began < 0.5:
+            goes_on()
+            await pause_for(0.02, other)
+        self.assertEqual(self.reports, [])
+        other.reading = True
+        await self.until(lambda: other.over, "all of it")
+        self.assertEqual((other.received, other.digest), (len(data), _sha256(data)))
+        await self.until(goes_on, "the reset", within=3)
+        self.assertNotEqual((await self.report(within=3)).reason, "clean")
+
+    async def test_first_is_gone_before_all_is_taken(self) -> None:
+        """
+        Nor does it lose anything that the first said before its end, if it is
+        slow to take it; until then the session is not over.
+        """
+        await self._test_gone_before_all_is_taken(0)
+
+    async def test_second_is_gone_before_all_is_taken(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_gone_before_all_is_taken(1)
+
+    async def _test_gone_and_nothing_taken(self, who: int) -> None:
+        self.limits = Limits(linger_idle=0.5, linger=2)
+        await self.join(buffer=_SMALL)
+        one, other = self.sides[who].peer, self.sides[1 - who].peer
+        await self.stall(other, one)
+        if isinstance(one, FramedPeer):
+            one._frames.clear()
+            one.end()
+        else:
+            one.send(b"")
+            Peer.end(one)
+        goes_on = self.goes_on(other)
+        # It is gone with its own bytes unread, but after its end.
+        await pause_for(0.2, one)
+        one.close()
+        await self.until(goes_on, "the reset", within=5)
+        self.assertNotEqual((await self.report(within=5)).reason, "clean")
+
+    async def test_first_is_gone_and_nothing_is_taken(self) -> None:
+        """
+        A second that takes nothing is waited for no longer than the limit.
+        """
+        await self._test_gone_and_nothing_taken(0)
+
+    async def test_second_is_gone_and_nothing_is_taken(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_gone_and_nothing_taken(1)
+
+    async def test_close_while_one_lingers(self) -> None:
+        """
+        Closed from outside, what lingers is given up, and it is over at once.
+        """
+        self.limits = Limits()
+        splice = await self.join(buffer=_SMALL)
+        self.second.reading = False
+        self.first.send(stream(60_000, 17))
+        await self.until(lambda: splice.forward == 60_000, "the counters")
+        await self.leave_behind(self.first)
+        await pause_for(0.1)
+        self.second.send(bytes(1000))
+        await pause_for(0.3, self.second)
+        self.assertEqual(self.reports, [])
+        splice.close()
+        self.assertNotEqual((await self.report(within=1)).reason, "clean")
+
     async def _test_turned_down(self, who: int, half_close: bool) -> None:
         await self.join()
         server, client = self.sides[who].peer, self.sides[1 - who].peer

@@ -4,6 +4,7 @@ A peer that is left hears everything first, whatever it does meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import Any
@@ -34,6 +35,7 @@ class FarewellTests(Sockets):
             sock.setblocking(False)
         self.heard = b""
         self.end = ""
+        self.gone: list[Farewell] = []
 
     async def tearDown(self) -> None:  # type: ignore[override]
         self.assertEqual(self.near.fileno(), -1)
@@ -44,7 +46,21 @@ class FarewellTests(Sockets):
         await super().tearDown()
 
     def leave(self, waiting: bytes = b"", pipe: Any = None, piped: int = 0) -> None:
-        Farewell(self.near, self.edges, self.limits, self.clock, waiting, pipe, piped)
+        self.farewell = Farewell(
+            self.near, self.edges, self.limits, self.clock, waiting, pipe, piped, self.gone.append
+        )
+        self.farewell.begin()
+
+    async def until_gone(self) -> None:
+        """
+        Let the clock run until the near end is closed.
+        """
+
+        def gone() -> bool:
+            self.clock.advance(0.01)
+            return self.near.fileno() < 0
+
+        await until(gone, what="the close")
 
     def hear(self) -> bool:
         """
@@ -74,7 +90,7 @@ class FarewellTests(Sockets):
         await until(self.hear, what="the end")
         self.assertEqual((self.heard == said, self.end), (True, "end"))
         self.far.close()
-        await until(lambda: self.near.fileno() < 0, what="the close")
+        await self.until_gone()
 
     async def test_pipe(self) -> None:
         """
@@ -86,7 +102,7 @@ class FarewellTests(Sockets):
         await until(self.hear, what="the end")
         self.assertEqual((self.heard, self.end), (b"first and last", "end"))
         self.far.close()
-        await until(lambda: self.near.fileno() < 0, what="the close")
+        await self.until_gone()
 
     async def test_unread_input(self) -> None:
         """
@@ -102,44 +118,57 @@ class FarewellTests(Sockets):
         await until(self.hear, what="the end")
         self.assertEqual((self.heard, self.end), (b"goodbye", "end"))
         self.far.close()
-        await until(lambda: self.near.fileno() < 0, what="the close")
+        await self.until_gone()
 
-    async def test_silent_peer(self) -> None:
+    async def test_tells_at_once(self) -> None:
         """
-        One that neither ends nor says anything is reset after the idle limit.
+        One that has taken everything is reset at once, and whoever waits for
+        that hears of it.
         """
         self.leave(b"goodbye")
+        await self.until_gone()
         await until(self.hear, what="the end")
-        await self.pass_time(4)
-        self.assertGreaterEqual(self.near.fileno(), 0)
-        await self.pass_time(2)
-        self.assertEqual(self.near.fileno(), -1)
+        self.assertEqual((self.heard, self.end), (b"goodbye", "end"))
+        self.assertRaises(OSError, self.far.send, b"anything")
+        self.assertEqual(len(self.gone), 1)
 
-    async def test_peer_that_does_not_stop(self) -> None:
+    async def test_slow_peer(self) -> None:
         """
-        One that talks on and on is reset after the whole limit.
+        One that takes what waits, however slowly, gets it, within the whole
+        limit; what it says meanwhile is thrown away.
         """
-        self.leave()
-        for _ in range(29):
+        self.leave(bytes(16 << 20))
+        for _ in range(26):
+            with contextlib.suppress(BlockingIOError):
+                self.heard += self.far.recv(1 << 18)
             self.far.send(b"blah")
             await self.pass_time(1)
-        self.assertGreaterEqual(self.near.fileno(), 0)
-        self.far.send(b"blah")
-        await self.pass_time(2)
-        self.assertEqual(self.near.fileno(), -1)
+        self.assertEqual(self.gone, [])
+        await self.pass_time(5)
+        self.assertEqual(len(self.gone), 1)
+        await until(self.hear, what="the reset")
+        self.assertEqual(self.end, "reset")
 
     async def test_peer_that_does_not_read(self) -> None:
         """
-        One that does not take what waits is reset after the whole limit: the
-        idle limit is for those who have heard all.
+        One that takes nothing is reset after the idle limit.
         """
         self.leave(bytes(16 << 20))
-        await self.pass_time(29)
+        await self.pass_time(4)
         self.assertGreaterEqual(self.near.fileno(), 0)
         await self.pass_time(2)
         self.assertEqual(self.near.fileno(), -1)
         await until(self.hear, what="the reset")
         self.assertEqual(self.end, "reset")
+
+    async def test_abort(self) -> None:
+        """
+        Whoever cannot wait resets it at once.
+        """
+        self.leave(bytes(16 << 20))
+        self.farewell.abort()
+        self.farewell.abort()
+        self.assertEqual((self.near.fileno(), len(self.gone)), (-1, 1))
 
     async def test_peer_that_resets(self) -> None:
         """
@@ -147,4 +176,4 @@ class FarewellTests(Sockets):
         """
         self.leave(bytes(16 << 20))
         abort(self.far)
-        await until(lambda: self.near.fileno() < 0, what="the close")
+        await self.until_gone()

@@ -35,6 +35,20 @@ class _Splice(RunningSplice):
         self.reset += 1
 
 
+class _Lingering:
+    """
+    A channel that lingers.
+    """
+
+    def __init__(self, gone: Any = lambda _: None) -> None:
+        self.aborted = 0
+        self._gone = gone
+
+    def abort(self) -> None:
+        self.aborted += 1
+        self._gone(self)
+
+
 class RunningTests(SynchronousTestCase):
     """
     Splices without bytes, and with some.
@@ -118,6 +132,37 @@ class RunningTests(SynchronousTestCase):
         self.assertEqual([each.reason for each in other.reports], [IDLE])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 2)
+
+    def test_until_the_last_channel_is_gone(self) -> None:
+        """
+        It is not reported, so it counts, while one of its channels lingers;
+        how long it was includes that.
+        """
+        splice = self.start()
+        one, two = _Lingering(), _Lingering()
+        splice.leaving(one)
+        splice.leaving(two)
+        splice.over("first reset")
+        self.pass_time(3)
+        splice.left(two)
+        self.assertEqual(splice.reports, [])
+        self.pass_time(4)
+        splice.left(one)
+        splice.close()
+        self.assertEqual(splice.reports, [SpliceReport(0, 0, "first reset", 7)])
+        self.assertEqual((one.aborted, two.aborted), (0, 0))
+
+    def test_close_while_one_lingers(self) -> None:
+        """
+        Closed from outside, a channel that lingers is aborted, and says so.
+        """
+        splice = self.start()
+        one = _Lingering(splice.left)
+        splice.leaving(one)
+        splice.over("second reset")
+        splice.close()
+        self.assertEqual((one.aborted, splice.reset), (1, 0))
+        self.assertEqual([each.reason for each in splice.reports], ["second reset"])
 
     def test_one_timer(self) -> None:
         """

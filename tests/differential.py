@@ -158,6 +158,10 @@ def make_script(seed: int) -> Script:
                 rounds.append((Do(who, "finish"),))
                 plans[who].gone = True
                 plans[who].ended = True
+                if dice.random() < 0.6 and not plans[1 - who].ended:
+                    # Whoever goes on sends to nobody, and is told so.
+                    rounds.append((Do(1 - who, "send", 1 + _size(dice)),))
+                    break
     buffers = (dice.choice((0, 0, 65_536)), dice.choice((0, 0, 65_536)))
     return Script(seed, buffers, tuple(rounds))
 

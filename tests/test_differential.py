@@ -65,8 +65,7 @@ class RelayedTests(_Differential):
         if paired:
             for service in (relay_service, agent_service):
                 self.patch(service, "best_engine", lambda edges: PairedEngine())
-        limits = {"linger_idle": 0.1}
-        relay = self.start_relay(limits)
+        relay = self.start_relay()
         port = relay.config.ports.first
         server = ServerConfig(
             id="differential",
@@ -74,7 +73,7 @@ class RelayedTests(_Differential):
             reach=(Reach.parse(f"port:{port}"),),
             data=data,
         )
-        agent = self.new_agent(self.first_invitation(relay), server, limits=limits)
+        agent = self.new_agent(self.first_invitation(relay), server)
         self.assertEqual(agent.engine.name, "paired" if paired else "pump")
         await eventually(lambda: _open(port), "the port is open")
         # That was a visit, too.

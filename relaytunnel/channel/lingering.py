@@ -42,8 +42,7 @@ class Lingering:
         """
         self._clock = clock
         self._limits = limits
-        self._waits = waits
-        self._over: Callable[[bool], None] | None = over
+        self._asked: tuple[Callable[[], int], Callable[[bool], None]] | None = (waits, over)
         self._call: IDelayedCall | None = None
         self._pause = _SOON
         self._left = -1
@@ -53,19 +52,19 @@ class Lingering:
         """
         Look now, and again later if that was not the end.
         """
-        over = self._over
-        if over is None:
+        if self._asked is None:
             return
+        waits, over = self._asked
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        now, left = self._clock.seconds(), self._waits()
+        now, left = self._clock.seconds(), waits()
         if left != self._left:
             self._left, self._taken_at = left, now
         quiet_at = self._taken_at + self._limits.linger_idle
         due = min(quiet_at, self._began + self._limits.linger)
         if not left or now >= due:
-            self._over = None
+            self._asked = None  # whoever asks has us, too
             over(not left)
             return
         pause = min(self._pause, max(due - now, 0.0))
@@ -80,7 +79,7 @@ class Lingering:
         """
         Look no more.
         """
-        self._over = None
+        self._asked = None
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -76,7 +76,6 @@ class _Leg:
         survivor.unregisterProducer()
         splice = self._splice
         if self.ended:
-            splice = self._splice
             splice.leaving(survivor)
             survivor.deliver_and_reset(lambda: splice.left(survivor))
         else:

@@ -618,6 +618,7 @@ async def start_agent(
     *extra: str,
     namespace: str | None = None,
     seconds: float = 30,
+    before: Sequence[str] = (),
 ) -> Agent:
     """
     Start C{twistd agent} and wait until each of its servers is published.
@@ -625,6 +626,7 @@ async def start_agent(
     @param publishes: what to publish, C{NAME=TARGET} or C{NAME=TARGET,port=N}.
     @param extra: options beside those that every test needs.
     @param namespace: the network namespace to run it in.
+    @param before: the words of a command that runs it.
     """
     file = empty_directory(testcase) / "invitation"
     file.touch(mode=0o600)
@@ -632,6 +634,7 @@ async def start_agent(
     options = [word for published in publishes for word in ("--publish", published)]
     program = Program.start(
         testcase,
+        *before,
         *(_twistd(), "-n", "--pidfile=", "agent"),
         *("--join-file", file),
         *options,

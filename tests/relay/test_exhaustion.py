@@ -128,6 +128,18 @@ class ExhaustionTests(RunningCase):
         self.assertFalse((await self.status())["descriptors"]["paused"])
         self.assertEqual(self.relay.program.output.count(STOPS), 1)
 
+    async def test_raised(self) -> None:
+        """
+        Relay and agent take as many as the hard limit allows.
+        """
+        before = ("prlimit", "--nofile=300:900")
+        state = empty_directory(self) / "state"
+        relay = await start_relay(self, state, host="localhost", before=before)
+        agent = await start_agent(self, relay.invitation, ["web=127.0.0.1:9"], before=before)
+        for program in (relay.program, agent.program):
+            limits = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
+            self.assertEqual(limits, (900, 900))
+
     async def test_none_left(self) -> None:
         """
         So it is where accepting fails, because somebody else has taken the
@@ -157,6 +169,7 @@ class OneSourceTests(RunningCase):
     """
 
     timeout = 120
+    of_agent: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """
@@ -171,7 +184,9 @@ class OneSourceTests(RunningCase):
         self.relay = await start_relay(self, state, host="localhost", before=prlimit)
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (soft, hard))
         target = self.target(echo)
-        self.agent = await start_agent(self, self.relay.invitation, [f"echo={target.address}"])
+        self.agent = await start_agent(
+            self, self.relay.invitation, [f"echo={target.address}"], before=self.of_agent
+        )
 
     def leave(self) -> None:
         for sock in self.sockets:
@@ -237,6 +252,20 @@ class OneSourceTests(RunningCase):
         """
         await self.start()
         await self.flood(self.relay.clients_port, request("echo"))
+
+    async def test_agent(self) -> None:
+        """
+        An agent with 128 descriptors says that they are few, keeps within them,
+        and serves others beside one address that has what it gets.
+        """
+        self.of_agent = ("prlimit", "--nofile=128:128")
+        await self.start()
+        self.assertIn("128 descriptors are not enough", self.agent.program.output)
+        self.open(self.relay.clients_port, 100, request("echo"))
+        await deferLater(reactor, 1)
+        await self.serves(5)
+        self.assertIn("sessions run at this agent", self.agent.program.output)
+        self.assertNotIn("Too many open files", self.agent.program.output)
 
     async def test_agents_port(self) -> None:
         """

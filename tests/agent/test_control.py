@@ -8,6 +8,7 @@ from typing import Any
 
 from relaytunnel.agent.service import AgentService
 from relaytunnel.errors import Code
+from relaytunnel.pools import Pool
 from relaytunnel.wire.control import IGNORABLE, MAX_BODY
 from relaytunnel.wire.messages import (
     Cancel,
@@ -246,6 +247,33 @@ class FaultTests(PresentCase):
         await control.is_closed()
         self.assertEqual(target.visits, [])
         self.assertEqual((agent.state.visits, agent.splices), ({}, {}))
+
+    async def test_more_clients_than_descriptors(self) -> None:
+        """
+        A relay that notifies of clients without end gets as many served as the
+        agent has descriptors for; the others are refused, and there is room
+        again when those have gone.
+        """
+        _, agent, control = await self.present(self.hanging(), dial=5.0)
+        agent.state.servers.sessions = Pool(4)
+
+        def notify(session: int) -> Notify:
+            return Notify(
+                session=session,
+                connection_id="web",
+                ticket=bytes(32),
+                client=f"192.0.2.{session}:1",
+                arrived="name",
+            )
+
+        control.say(*map(notify, range(1, 21)))
+        for session in range(5, 21):
+            refusal = await control.hears(Refuse)
+            self.assertEqual((refusal.session, refusal.code), (session, Code.BUSY.value))
+        self.assertEqual(sorted(agent.state.visits), [1, 2, 3, 4])
+        control.say(Cancel(session=2), notify(21))
+        await eventually(lambda: 21 in agent.state.visits, "there is room again")
+        self.assertIsNot(agent.control, None)
 
     async def test_other_endpoint(self) -> None:
         """

@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
     "relaytunnel.relay.admission": 2,
     "relaytunnel.relay.awaymemory": 2,
     "relaytunnel.relay.fairqueue": 2,
+    "relaytunnel.relay.keptports": 2,
     "relaytunnel.relay.rates": 2,
     "relaytunnel.relay.claims": 2,
     "relaytunnel.relay.registry": 2,

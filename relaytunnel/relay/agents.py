@@ -149,13 +149,13 @@ def _build() -> Callable[[_Core], Stay]:
     def settle(stay: Stay, core: _Core, agent: Agent) -> Agent:
         return agent
 
-    def remove(core: _Core, server: PublishedServer) -> None:
-        core.reception.publisher.take_back(server)
+    def remove(core: _Core, server: PublishedServer, returning: bool = False) -> None:
+        core.reception.publisher.take_back(server, returning)
         core.reception.visits.room.forget(server)
 
     def leave(core: _Core, agent: Agent, reason: str, returning: bool = False) -> None:
         for server in core.reception.registry.leave(agent):
-            remove(core, server)
+            remove(core, server, returning)
         core.reception.visits.agent_left(agent, returning)
         core.reception.log.emit(
             LogLevel.info,

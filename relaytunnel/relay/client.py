@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from relaytunnel.arrival import Exchange, Login, Named, Prelude
 from relaytunnel.channel.tcp import TCPChannel
+from relaytunnel.deadlines import Deadline
 from relaytunnel.errors import AccountError, Code, Failing, Rejection
 from relaytunnel.guarding import attempt_all
 from relaytunnel.interfaces import Lost
@@ -59,6 +60,8 @@ class ClientVisit:
     _comparing: Deferred[None] | None = None
     _over_and_gone = False
     _arriving = False
+    _kept_at = 0
+    _kept_alarm: Deadline | None = None
 
     def __init__(
         self, clients: Clients, channel: TCPChannel, proxied: Proxied | None = None
@@ -98,7 +101,41 @@ class ClientVisit:
         try:
             self._find(find, self._seek)
         except Rejection as missing:
-            self._turn_away(missing)
+            if not self._wait_at_port(port, find):
+                self._turn_away(missing)
+
+    def _wait_at_port(self, port: int, find: Callable[[], tuple[PublishedServer, str]]) -> bool:
+        """
+        Wait for the server of a port, where its agent is expected back.
+
+        @return: whether it is.
+        """
+        clients, limits = self._clients, self._clients.limits
+
+        def again(last: bool) -> None:
+            alarm.cancel()
+            self._kept_at = 0
+            self.hold(False)
+            self._look_again(find, self._seek, True)
+
+        def too_late() -> None:
+            self._turn_away(
+                Rejection(Code.AGENT_AWAY, f"the agent did not come back in {limits.waiting:g} s")
+            )
+
+        if clients.kept is None or not clients.kept.wait(
+            port,
+            self,
+            self.source,
+            again,
+            limits.waiting_per_server,
+            limits.waiting_per_client,
+        ):
+            return False
+        self._kept_at = port
+        self._kept_alarm = alarm = clients.visits.deadlines.within(limits.waiting, too_late)
+        self.hold(True)
+        return True
 
     def arrive(self, default: str = "") -> None:
         """
@@ -219,6 +256,12 @@ class ClientVisit:
             self._turn_away(rejection)
 
     def _expect_no_more(self) -> None:
+        if self._kept_at and self._clients.kept is not None:
+            self._clients.kept.forget(self._kept_at, self)
+            self._kept_at = 0
+        if self._kept_alarm is not None:
+            self._kept_alarm.cancel()
+            self._kept_alarm = None
         if self._clients.expected is not None:
             self._clients.expected.forget(self)
 

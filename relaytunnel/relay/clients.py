@@ -28,6 +28,7 @@ from relaytunnel.relay.expecting import Expectation
 from relaytunnel.relay.finding import (
     Finder,
 )
+from relaytunnel.relay.keptports import KeptPorts
 from relaytunnel.relay.registry import Registry
 from relaytunnel.relay.visits import Visit, Visits
 from relaytunnel.relay.waiting import Place
@@ -84,6 +85,7 @@ class Clients:
         self.arriving = visits.room.arriving
         self.lingering: Reclaimable[TCPChannel] = Reclaimable(Pool(0))
         self.use(limits, budgets or RelayBudgets(limits, None))
+        self.kept: KeptPorts | None = None
         self.splices: dict[int, tuple[ClientVisit, Place[Visit], IRunningSplice]] = {}
         self.present: set[ClientVisit] = set()
         self.journal = Journal(clock, Logger())

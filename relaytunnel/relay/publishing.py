@@ -15,6 +15,7 @@ from relaytunnel.config.names import PortRange, Reach, connection_id
 from relaytunnel.config.users import users
 from relaytunnel.errors import Code, Rejection
 from relaytunnel.relay.claims import NotGranted, Reservations, check_names
+from relaytunnel.relay.keptports import KeptPorts
 from relaytunnel.relay.registry import Agent, PublishedServer, Refused, Registry
 from relaytunnel.wire.messages import LONGEST_ADDRESS, MOST_ADDRESSES, Register
 
@@ -50,6 +51,7 @@ class Publisher:
     @ivar ports: the ports that servers may ask for.
     @ivar addresses: says how people type a way to the server of an ID.
     @ivar reservations: what all accounts have a right to.
+    @ivar kept: the ports of agents that are expected back.
     """
 
     registry: Registry
@@ -58,6 +60,7 @@ class Publisher:
     opener: PortOpener
     addresses: Callable[[str, Reach], tuple[str, ...]]
     reservations: Reservations = field(default_factory=Reservations)
+    kept: KeptPorts | None = None
 
     def publish(self, agent: Agent, message: Register) -> PublishedServer:
         """
@@ -97,7 +100,7 @@ class Publisher:
             if known and way.kind in ("port", "sni"):
                 raise Rejection(Code.INVALID, f"no password can be given by {way}")
         held = agent.servers.get(name)
-        before = held.ports if held is not None else []
+        before = held.ports if held is not None else self._kept_for(agent, name)
         server = self._with_ports(agent, name, reach, before)
         server.message, server.claims = message, claims
         server.data = message.data
@@ -113,10 +116,16 @@ class Publisher:
             for address in self.addresses(name, way)
             if len(address) <= LONGEST_ADDRESS
         )[:MOST_ADDRESSES]
+        if self.kept is not None:
+            for port in (*before, *server.ports):
+                self.kept.taken(port)
         for port in before:
             if port not in server.ports:
                 self.opener.close(port)
         return server
+
+    def _kept_for(self, agent: Agent, name: str) -> list[int]:
+        return [] if self.kept is None else self.kept.of(agent.agent_id, name)
 
     def _claims(self, agent: Agent, name: str, reach: tuple[Reach, ...]) -> tuple[str, ...]:
         names = self.registry.names
@@ -150,7 +159,11 @@ class Publisher:
         named = [way.port for way in reach if way.kind == "port" and way.port]
         for port in named:
             self._check_port(agent, port)
-        free = self.registry.free_port(self.ports, agent.rights)
+        free = (
+            port
+            for port in self.registry.free_port(self.ports, agent.rights)
+            if self.kept is None or port not in self.kept
+        )
         candidates = (port for port in chain(before, free) if port not in named)
         spare: list[int] = []
         while True:
@@ -185,6 +198,11 @@ class Publisher:
                 return server
 
     def _check_port(self, agent: Agent, port: int) -> None:
+        holder = None if self.kept is None else self.kept.holder(port)
+        if holder not in (None, agent.agent_id):
+            raise Rejection(
+                Code.PORT_TAKEN, f"the port {port} is another agent's, which is expected back"
+            )
         if port not in self.ports:
             raise Rejection(
                 Code.NOT_ALLOWED,
@@ -195,12 +213,24 @@ class Publisher:
                 Code.NOT_ALLOWED, f"the account {agent.agent_id} may not use the port {port}"
             )
 
-    def take_back(self, server: PublishedServer) -> None:
+    def take_back(self, server: PublishedServer, returning: bool = False) -> None:
         """
         A server is published no more: its ports close.
+
+        @param returning: whether its agent is expected back.  They stay open for
+            as long as a control channel may be silent then.
         """
         for port in server.ports:
-            self.opener.close(port)
+            if returning and self.kept is not None:
+                self.kept.keep(
+                    server.agent.agent_id,
+                    server.connection_id,
+                    port,
+                    self.limits.dead,
+                    self.limits.servers_per_agent,
+                )
+            else:
+                self.opener.close(port)
 
 
 def _keep(agent: Agent, message: Register, rejection: Rejection) -> None:

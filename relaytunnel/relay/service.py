@@ -53,6 +53,7 @@ from relaytunnel.relay.expecting import Expectation
 from relaytunnel.relay.finding import Finder
 from relaytunnel.relay.inheriting import Inheritance
 from relaytunnel.relay.inviting import FirstInvitation
+from relaytunnel.relay.keptports import KeptPorts
 from relaytunnel.relay.listening import Listeners, addresses, tcp_port
 from relaytunnel.relay.locking import StateLock
 from relaytunnel.relay.publishing import Publisher
@@ -238,6 +239,8 @@ class RelayService(Service):
     def _recheck_absent(self, rights: Mapping[str, Rights]) -> None:
         self.visits.recheck_absent(rights)
         self.registry.away.keep_only(rights.keys())
+        if self.publisher.kept is not None:
+            self.publisher.kept.keep_only(rights.keys())
 
     def _listen(self, identity: Identity) -> None:
         config, reactor = self.config, self._reactor
@@ -277,6 +280,7 @@ class RelayService(Service):
         self.publisher = publisher = Publisher(
             self.registry, limits, config.ports, listeners, addresses(config.name, ports)
         )
+        publisher.kept = self.clients.kept = KeptPorts(reactor, listeners.close)
         self.reception = reception = Reception(
             config.name,
             socket.gethostname(),
@@ -479,6 +483,8 @@ class RelayService(Service):
             self._draining.cancel()
         self._rechecking.stop()
         self._expect_no_more()
+        if self.publisher.kept is not None:
+            self.publisher.kept.end()
         stopped = self.listeners.stop()
         for agent in list(self.registry.agents.values()):
             agent.send(Restarting(reconnect_in=_RECONNECT_SPREAD, try_for=_RECONNECT_FOR))

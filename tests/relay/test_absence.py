@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
 from relaytunnel.relay.awaymemory import AwayMemory
 from relaytunnel.relay.service import RelayService
 from relaytunnel.wire.data import Kind
-from relaytunnel.wire.messages import Accept, Goodbye, Notify
+from relaytunnel.wire.messages import Accept, Goodbye, Notify, Register, Rejected
 from tests.running import HOST, Peer, RawControl, RunningCase, eventually, request
 
 
@@ -246,3 +248,117 @@ class MemoryTests(SynchronousTestCase):
         self.assertNotIn(("host", "web.example"), self.memory)
         self.memory.forget_agent("b")
         self.assertEqual(len(self.memory), 0)
+
+
+class KeptTests(RunningCase):
+    """
+    Ports of servers whose agent is expected back.
+    """
+
+    async def lost(self, **limits: float) -> tuple[RelayService, int, RawControl]:
+        """
+        Have an agent with a port lose its control channel.
+        """
+        relay = self.start_relay(limits)
+        port = relay.config.ports.first
+        control = await self.raw_agent(relay, Register(connection_id="ssh", reach=("port:0",)))
+        control.abort()
+        await eventually(lambda: not relay.registry.agents, "the agent is gone")
+        return relay, port, control
+
+    async def test_waits(self) -> None:
+        """
+        Who comes meanwhile is served when the agent is back, which has its port
+        again though it asks for any.
+        """
+        relay, port, _ = await self.lost()
+        client = await self.dial(port)
+        client.say(b"hello")
+        again = await self.raw_agent(relay, Register(connection_id="ssh", reach=("port:0",)))
+        notify = await again.hears(Notify)
+        self.assertEqual(notify.arrived, f"port:{port}")
+        data = await self.raw_data(relay, notify.ticket)
+        await data.hears(b"hello")
+        data.say(b"welcome")
+        await client.hears(b"welcome")
+        other = await self.dial(port)
+        await eventually(lambda: relay.visits.room.waiting, "the port is as before")
+        for each in (client, other):
+            each.reset()
+
+    async def test_nobody_elses(self) -> None:
+        """
+        No other agent gets the port meanwhile, be it by its number or as any.
+        """
+        relay, port, _ = await self.lost()
+        other = await self.raw_agent(relay, invitation=self.invite(relay, "second"))
+        other.say(Register(connection_id="mine", reach=(f"port:{port}",)))
+        rejected = await other.hears(Rejected)
+        self.assertEqual(rejected.code, "port-taken")
+        other.say(Register(connection_id="any", reach=("port:0",)))
+        await eventually(lambda: "any" in relay.registry.servers, "it is published")
+        self.assertNotEqual(relay.registry.servers["any"].ports, [port])
+
+    async def test_never_back(self) -> None:
+        """
+        When the agent does not come, who waits is reset, the port closes, and
+        others may have it.
+        """
+        relay, port, _ = await self.lost(ping=1, dead=1.5)
+        client = await self.dial(port)
+        await client.is_reset()
+        kept = relay.publisher.kept
+        await eventually(lambda: kept is not None and port not in kept, "the port is free")
+        other = await self.raw_agent(relay, invitation=self.invite(relay, "second"))
+        other.say(Register(connection_id="mine", reach=(f"port:{port}",)))
+        await eventually(lambda: "mine" in relay.registry.servers, "it is published")
+
+    async def test_as_long_as_clients_wait(self) -> None:
+        """
+        A client waits as long as any other does, and one that leaves is
+        forgotten.
+        """
+        relay, port, _ = await self.lost(waiting=1)
+        leaving = await self.dial(port)
+        client = await self.dial(port)
+        await eventually(lambda: len(relay.clients.present) == 2, "both wait")
+        leaving.reset()
+        await eventually(lambda: len(relay.clients.present) == 1, "one is gone")
+        await client.is_reset()
+        again = await self.raw_agent(relay, Register(connection_id="ssh", reach=("port:0",)))
+        self.assertEqual(relay.registry.servers["ssh"].ports, [port])
+        self.assertFalse(relay.clients.present)
+        again.abort()
+
+    async def test_too_many(self) -> None:
+        """
+        Only so many of one source wait, the others are reset at once.
+        """
+        _relay, port, _ = await self.lost(waiting_per_client=2)
+        clients = [await self.dial(port) for _ in range(3)]
+        await clients[2].is_reset()
+        self.assertEqual([client.lost for client in clients[:2]], [None, None])
+        for client in clients[:2]:
+            client.reset()
+
+    async def test_on_purpose(self) -> None:
+        """
+        Of an agent that leaves on purpose, or whose account is revoked, no port
+        stays open.
+        """
+        relay = self.start_relay()
+        port = relay.config.ports.first
+        control = await self.raw_agent(relay, Register(connection_id="ssh", reach=("port:0",)))
+        control.say(Goodbye(code="shutdown"))
+        await eventually(lambda: not relay.registry.agents, "the agent is gone")
+        await self.assertFailure(self.dial_deferred(port), ConnectionRefusedError)
+        control = await self.raw_agent(relay, Register(connection_id="ssh", reach=("port:0",)))
+        control.abort()
+        await eventually(lambda: not relay.registry.agents, "the agent is gone")
+        client = await self.dial(port)
+        self.accounts(relay).revoke("first")
+        await client.is_reset()
+        await self.assertFailure(self.dial_deferred(port), ConnectionRefusedError)
+
+    def dial_deferred(self, port: int) -> Deferred[Peer]:
+        return Deferred.fromCoroutine(self.dial(port))

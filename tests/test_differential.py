@@ -64,7 +64,7 @@ class RelayedTests(_Differential):
     async def _through(self, data: Literal["tls", "plain"], paired: bool) -> None:
         if paired:
             for service in (relay_service, agent_service):
-                self.patch(service, "best_engine", lambda edges: PairedEngine())
+                self.patch(service, "best_engine", lambda *_: PairedEngine())
         relay = self.start_relay()
         port = relay.config.ports.first
         server = ServerConfig(

@@ -40,7 +40,7 @@ class _Ghosts(RunningCase):
         """
         if self.paired:
             for service in (relay_service, agent_service):
-                self.patch(service, "best_engine", lambda edges: PairedEngine())
+                self.patch(service, "best_engine", lambda *_: PairedEngine())
         listening = socket.create_server((HOST, 0), backlog=8)
         listening.setblocking(False)
         self.addCleanup(listening.close)

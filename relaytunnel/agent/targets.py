@@ -9,7 +9,6 @@ it raises is an answer here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -59,9 +58,7 @@ def target_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     @raise ValueError: it cannot be made, and why.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as fault:
         raise ValueError(f"{shown(description)}: {_why_not(description, fault)}") from fault
     return endpoint

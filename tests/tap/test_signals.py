@@ -7,14 +7,17 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from relaytunnel.accounts import AccountStore
 from relaytunnel.errors import ConfigError, StateError
 from relaytunnel.tap.signals import Signals
+from relaytunnel.wire.invitation import Invitation
 from tests.processes import (
     Agent,
     Program,
@@ -264,6 +267,25 @@ class ProcessTests(TestCase):
         self.send(self.agent.program, signal.SIGHUP)
         await self.agent.program.wait_for("'wiki' is withdrawn")
         self.says(*ends)
+
+    async def test_another_invitation(self) -> None:
+        """
+        An agent without a file of its own, whose join-file has changed, comes
+        back with the new secret; its session goes on.
+        """
+        agent = await start_agent(self, self.relay.invitation, [f"mail={self.target},http=raw"])
+        await self.agent.program.wait_for("superseded")
+        ends = await self.session("mail")
+        store = AccountStore(str(self.directory / "state" / "accounts.sqlite3"))
+        self.addCleanup(store.close)
+        invitation = replace(Invitation.parse(self.relay.invitation), secret=store.rotate("first"))
+        words = Path(f"/proc/{agent.program.pid}/cmdline").read_text().split("\0")
+        Path(words[words.index("--join-file") + 1]).write_text(f"{invitation}\n")
+        self.send(agent.program, signal.SIGHUP)
+        await agent.program.wait_for("reloaded: the invitation")
+        await agent.program.wait_for("let first in(?s:.*)let first in")
+        self.says(*ends)
+        await self.session("mail")
 
     async def stops(self, program: Program, ends: tuple[socket.socket, socket.socket]) -> None:
         """

@@ -631,11 +631,13 @@ class StayTests(RunningCase):
 
     async def test_waiting_clients_of_a_ghost(self) -> None:
         """
-        Who waits for a ghost is told, and its ticket joins nothing.
+        A client that a ghost has not accepted is told, and its ticket joins
+        nothing.
         """
         relay = self.start_relay()
         ghost = await self.raw_agent(relay, "web")
-        client, notify = await self.session(relay, ghost)
+        client = await self.client(relay, request("web"))
+        notify = await ghost.hears(Notify)
         await self.raw_agent(relay, "web", epoch=2)
         self.assertIn(b"503", await client.end_of_all())
         data = await self.raw_data(relay, notify.ticket)

@@ -302,7 +302,7 @@ class AccessTests(RequestsCase):
         await self.asks(client, get("one"), "one /")
         self.accounts(self.relay).revoke("first")
         await eventually(lambda: not self.relay.registry.agents, "it is revoked", 10)
-        await self.asks(client, get("one", "/again"), "HTTP/1.1 5")
+        await self.asks(client, get("one", "/again"), "HTTP/1.1 404 ")
         self.assertEqual(len(self.one.visits), 1)
 
 

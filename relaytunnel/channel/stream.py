@@ -83,6 +83,10 @@ class FramedStream:
         self.in_ended = True
         self.receiver.end_received()
         self._end_if_both()
+        if not self._over:
+            # Whoever held it up hears nothing of that any more, and behind an
+            # end there is no data, but perhaps the news of a reset.
+            self.channel.resume()
 
     def _end_if_both(self) -> None:
         if self.in_ended and self._out_ended and not self._over:
@@ -147,7 +151,7 @@ class FramedStream:
         self.producer = None
 
     def pauseProducing(self) -> None:
-        if not self._over:
+        if not (self._over or self.in_ended):
             self.channel.pause()
 
     def resumeProducing(self) -> None:

@@ -613,14 +613,15 @@ class SpliceContract(SpliceCase):
         """
         await self._test_gone(1)
 
-    async def _test_gone_before_all_is_taken(self, who: int) -> None:
+    async def _test_gone_before_all_is_taken(self, who: int, last: int = 0) -> None:
         self.limits = Limits()
         splice = await self.join(buffer=_SMALL)
         one, other = self.sides[who].peer, self.sides[1 - who].peer
         other.reading = False
-        data = stream(60_000, 16)
-        one.send(data)
-        await self.until(lambda: splice.forward + splice.backward == len(data), "the counters")
+        data = stream(60_000 + last, 16)
+        one.send(data[:60_000])
+        await self.until(lambda: splice.forward + splice.backward == 60_000, "the counters")
+        one.send(data[60_000:])
         await self.leave_behind(one)
         goes_on = self.goes_on(other)
         began = reactor.seconds()
@@ -646,6 +647,18 @@ class SpliceContract(SpliceCase):
         The same in the other direction.
         """
         await self._test_gone_before_all_is_taken(1)
+
+    async def test_first_is_gone_when_it_is_held_up(self) -> None:
+        """
+        So it is where the first is held up by the very bytes before its end.
+        """
+        await self._test_gone_before_all_is_taken(0, 20_000)
+
+    async def test_second_is_gone_when_it_is_held_up(self) -> None:
+        """
+        The same in the other direction.
+        """
+        await self._test_gone_before_all_is_taken(1, 20_000)
 
     async def _test_gone_and_nothing_taken(self, who: int) -> None:
         self.limits = Limits(linger_idle=0.5, linger=2)

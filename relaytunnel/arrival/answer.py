@@ -19,9 +19,10 @@ SWITCHED = 101
 """The status by which the connection becomes another protocol."""
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])[ \r]")
+# The white space around a value is taken off afterwards: in here it would be tried
+# from each of its bytes.
 _FIELDS = re.compile(
-    rb"\r\n(content-length|transfer-encoding|connection)([ \t]*):[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)",
-    re.IGNORECASE,
+    rb"\r\n(content-length|transfer-encoding|connection)([ \t]*):([^\r\n]*)", re.IGNORECASE
 )
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 # The fixed length of a date: RFC 9110 5.6.7.
@@ -122,9 +123,10 @@ def read_answer(head: bytes, head_only: bool) -> Answer:
     lengths: list[bytes] = []
     codings: list[bytes] = []
     options: list[bytes] = []
-    for name, blank, value in _FIELDS.findall(head):
+    for name, blank, padded in _FIELDS.findall(head):
         if blank:
             return _UNCLEAR
+        value = padded.strip(b" \t")
         # The first letters tell them apart.
         kind = name[:2].lower()
         if kind == b"tr":

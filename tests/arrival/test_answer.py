@@ -4,6 +4,8 @@ What the head of an answer says of its body and its connection.
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,6 +87,16 @@ class AnswerTests(SynchronousTestCase):
         ):
             answer = read_answer(head(*lines), False)
             self.assertEqual((answer.length, answer.last), (ENDLESS, True), lines)
+
+    def test_long(self) -> None:
+        """
+        White space in a value costs no more than other bytes do.
+        """
+        spaces = b" " * 60_000
+        began = time.process_time()
+        for value in (b"a" + spaces + b"b", spaces + b"b", b"a" + spaces):
+            read_answer(head(OK, b"Connection: " + value), False)
+        self.assertLess(time.process_time() - began, 1)
 
     def test_interim(self) -> None:
         """

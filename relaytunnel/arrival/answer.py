@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from relaytunnel.arrival.body import Body, ChunkedBody, CountedBody, EndlessBody
 
-__all__ = ["CHUNKED", "ENDLESS", "SWITCHED", "Answer", "AnswerReader", "read_answer"]
+__all__ = ["CHUNKED", "ENDLESS", "SWITCHED", "UNCLEAR", "Answer", "AnswerReader", "read_answer"]
 
 SWITCHED = 101
 """The status by which the connection becomes another protocol."""
@@ -38,11 +38,13 @@ class Answer:
     @ivar status: the status code; 0 if the head is no such head.
     @ivar length: bytes of the body, L{CHUNKED} or L{ENDLESS}.
     @ivar last: whether the server closes the connection behind it.
+    @ivar doubtful: whether another program may find another end of its body.
     """
 
     status: int
     length: int
     last: bool
+    doubtful: bool = False
 
     @property
     def interim(self) -> bool:
@@ -63,7 +65,8 @@ class Answer:
 CHUNKED, ENDLESS = -1, -2
 """Lengths of bodies that do not say it before they begin."""
 
-_UNCLEAR = Answer(0, ENDLESS, True)
+UNCLEAR = Answer(0, ENDLESS, True, doubtful=True)
+"""One whose head is no such head."""
 
 
 class AnswerReader:
@@ -80,7 +83,7 @@ class AnswerReader:
         self._head = b""
         self._date = 0
         self._head_only = False
-        self._answer = _UNCLEAR
+        self._answer = UNCLEAR
 
     def read(self, head: bytes, head_only: bool) -> Answer:
         """
@@ -118,14 +121,14 @@ def read_answer(head: bytes, head_only: bool) -> Answer:
         or b"\r\n " in head
         or b"\r\n\t" in head
     ):
-        return _UNCLEAR
+        return UNCLEAR
     status = int(first[2])
     lengths: list[bytes] = []
     codings: list[bytes] = []
     options: list[bytes] = []
     for name, blank, padded in _FIELDS.findall(head):
         if blank:
-            return _UNCLEAR
+            return UNCLEAR
         value = padded.strip(b" \t")
         # The first letters tell them apart.
         kind = name[:2].lower()
@@ -144,4 +147,4 @@ def read_answer(head: bytes, head_only: bool) -> Answer:
             return Answer(status, CHUNKED, last)
     elif lengths and len(set(lengths)) == 1 and _DIGITS.fullmatch(lengths[0]):
         return Answer(status, int(lengths[0]), last)
-    return Answer(status, ENDLESS, True)
+    return Answer(status, ENDLESS, True, doubtful=bool(codings or lengths))

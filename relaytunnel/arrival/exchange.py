@@ -15,13 +15,14 @@ L{relaytunnel.relay.requests}.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
-from relaytunnel.arrival.answer import ENDLESS, SWITCHED, Answer, AnswerReader
-from relaytunnel.arrival.body import Body, EndlessBody
+from relaytunnel.arrival.answer import SWITCHED, UNCLEAR, Answer, AnswerReader
+from relaytunnel.arrival.body import Body
 from relaytunnel.arrival.head import Fault, parse_request_line
 from relaytunnel.arrival.http import HttpArrival
 from relaytunnel.arrival.request import Request
@@ -34,6 +35,8 @@ MOST_UNANSWERED = 64
 comes behind them waits."""
 
 _LONGEST_ANSWER_HEAD = 65536
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_LAST = b"Connection: close\r\n"
 
 
 class Mode(Enum):
@@ -100,6 +103,7 @@ class Exchange:
         self._body: Body | None = None
         self._answer_body: Body | None = None
         self._answer_head = b""
+        self._doubtful = False
         self._answers = AnswerReader()
         self._chosen = first.remembered is not None
         self._last: Request | None = None
@@ -162,7 +166,8 @@ class Exchange:
 
         @param data: nothing, to look again at what is held.
         @return: what goes on to the server.
-        @raise Fault: a body is not framed as it says; the session has to end.
+        @raise Fault: a body is not framed as it says, or a request comes behind
+            an answer that has no clear end; the session has to end.
         """
         if self.mode is Mode.RAW and not self.held:
             return data
@@ -199,6 +204,10 @@ class Exchange:
                 passed = end
             at = end
         if at < size:
+            if self._doubtful:
+                # What the client takes for the end of the answer is none here, and
+                # the server could answer what was not said to it.
+                raise Fault(502, "another request comes behind an answer of no clear length")
             self.held = b"" if self.mode is Mode.CLOSING else data[at:]
         elif not parts:
             return data
@@ -236,8 +245,12 @@ class Exchange:
         Take what came in from the server.
 
         @return: what goes on to the client.
-        @raise Fault: a body is not framed as it says; the session has to end.
+        @raise Fault: a body is not framed as it says, or an answer is of a
+            protocol that was not asked for; the session has to end.
         """
+        sought = len(self._answer_head)
+        if sought:
+            data, self._answer_head = self._answer_head + data, b""
         at, size = 0, len(data)
         while at < size and self.mode is not Mode.RAW:
             body = self._answer_body
@@ -252,30 +265,55 @@ class Exchange:
                 self.mode = Mode.OVER
                 return data[:at]
             else:
-                at = self._read_head(data, at)
+                end = self._read_head(data, at, sought)
+                if end is None:
+                    self._answer_head = data[at:]
+                    return data[:at]
+                sought = 0
+                if self._doubtful:
+                    return self._as_last(data, at)
+                at = end
         return data
 
-    def _read_head(self, data: bytes, at: int) -> int:
-        before = self._answer_head
-        head = before + data[at:] if before or at else data
-        end = head.find(b"\r\n\r\n", max(0, len(before) - 3), _LONGEST_ANSWER_HEAD)
+    def _read_head(self, data: bytes, at: int, sought: int) -> int | None:
+        """
+        @param sought: bytes of the head that have been looked through.
+        @return: where the head ends, or a body that is here as a whole; C{None}
+            if there is more to come.
+        """
+        end = data.find(b"\r\n\r\n", at + max(0, sought - 3), at + _LONGEST_ANSWER_HEAD)
         if end < 0:
-            line = head.find(b"\n")
-            if len(head) >= _LONGEST_ANSWER_HEAD or (line >= 0 and head[line - 1 : line] != b"\r"):
-                self._begin(Answer(0, ENDLESS, True))
-            else:
-                self._answer_head = head
+            long = len(data) - at >= _LONGEST_ANSWER_HEAD
+            bare = None if long else _BARE_LF.search(data, at + max(0, sought - 1))
+            # How the line behind it begins is of interest as well.
+            if not long and (bare is None or bare.end() == len(data)):
+                return None
+            self._begin(UNCLEAR)
             return len(data)
-        self._answer_head = b""
         end += 4
-        answer = self._answers.read(head[:end], self._asked[0].head_only)
-        at += end - len(before)
-        if 0 < answer.length <= len(data) - at and not answer.last:
+        answer = self._answers.read(data[at:end], self._asked[0].head_only)
+        if 0 < answer.length <= len(data) - end and not answer.last:
             # It is all here, as most are.
             self._answered()
-            return at + answer.length
+            return end + answer.length
         self._begin(answer)
-        return at
+        return end
+
+    def _as_last(self, data: bytes, at: int) -> bytes:
+        """
+        Have the client take an answer of no clear length for the last one of its
+        connection (RFC 9112 9.6), as it is.
+
+        @param at: where the answer begins.
+        @return: the data with it.
+        """
+        line = data.find(b"\n", at) + 1
+        if data[at : at + 1] in (b"\r", b"\n") or data[line : line + 1] in (b" ", b"\t"):
+            # Some would pass over the first line, or add the second to ours.
+            raise Fault(502, "the beginning of an answer's head is not where it should be")
+        if not line or not data.startswith(b"HTTP/", at):
+            return data
+        return b"".join((data[:line], _LAST, data[line:]))
 
     def _begin(self, answer: Answer) -> None:
         """
@@ -283,23 +321,27 @@ class Exchange:
         """
         if answer.interim:
             if answer.status == SWITCHED:
-                if self._asked[0].switches and len(self._asked) == 1:
-                    self.mode = Mode.RAW
-                else:
-                    self._answer_body = EndlessBody()  # nobody has asked for that
+                if not self._asked[0].switches or len(self._asked) > 1:
+                    raise Fault(502, "an answer begins a protocol that was not asked for")
+                self.mode = Mode.RAW
             return
+        self._doubtful = answer.doubtful
         if answer.last and self.mode in (Mode.OPEN, Mode.OFFERED, Mode.LEAVING):
             self._close()
         self._answer_body = answer.body()
         if self._answer_body is None:
             self._answered()
 
-    def server_ended(self) -> None:
+    def server_ended(self) -> bytes:
         """
         The server says no more, and the client is told so.
+
+        @return: what goes on to the client before.
         """
         if self.mode is not Mode.RAW:
             self._close()
+        said, self._answer_head = self._answer_head, b""
+        return said
 
     def _close(self) -> None:
         self.mode = Mode.CLOSING

@@ -95,7 +95,9 @@ class HttpChannel:
 
     def end(self) -> None:
         if self._channel is not None:
-            self._exchange.server_ended()
+            said = self._exchange.server_ended()
+            if said:
+                self._channel.write(said)
             self._channel.end()
             if self._full:
                 self._go_on()

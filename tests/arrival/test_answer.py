@@ -87,6 +87,15 @@ class AnswerTests(SynchronousTestCase):
         ):
             answer = read_answer(head(*lines), False)
             self.assertEqual((answer.length, answer.last), (ENDLESS, True), lines)
+            self.assertTrue(answer.doubtful, lines)
+
+    def test_no_doubt(self) -> None:
+        """
+        One that says nothing of its length ends with the connection for
+        everybody.
+        """
+        for lines in ((OK,), (OK, b"Connection: close"), (b"HTTP/1.0 200 OK", b"X: y")):
+            self.assertFalse(read_answer(head(*lines), False).doubtful, lines)
 
     def test_long(self) -> None:
         """

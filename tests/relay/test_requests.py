@@ -372,6 +372,45 @@ class FaultTests(RequestsCase):
         self.assertNotIn(b"poison", client.received)
         await self.quiet()
 
+    async def test_unclear_end(self) -> None:
+        """
+        Where one takes an answer for the last one of its connection and another
+        does not, a server answers no request of another's: the client is told
+        that it is the last one, and is parted from that server if it goes on.
+        """
+        await self.start()
+        silent = self.target(None)
+        self.agent.publish(self.server("evil", silent.address, http="requests", data=self.data))
+        await self.published(self.agent)
+        client = await self.client(self.relay, get("evil"))
+        server = await silent.visit()
+        await server.hears(b"GET")
+        server.say(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
+        await client.hears(b"ok")
+        self.assertIn(b"\nConnection: close\r\n", client.received)
+        client.say(get("two"))
+        await client.is_reset()
+        server.say(answer("poison"))
+        await eventually(lambda: server.lost, "the server hears of it")
+        self.assertNotIn(b"poison", client.received)
+        self.assertEqual(self.two.visits, [])
+        await self.quiet()
+
+    async def test_head_cut_short(self) -> None:
+        """
+        What a server has said of a head before its end reaches the client.
+        """
+        await self.start()
+        silent = self.target(None)
+        self.agent.publish(self.server("short", silent.address, http="requests", data=self.data))
+        await self.published(self.agent)
+        client = await self.client(self.relay, get("short"))
+        server = await silent.visit()
+        await server.hears(b"GET")
+        server.say(b"HTTP/1.1 200")
+        server.end()
+        self.assertEqual(await client.end_of_all(), b"HTTP/1.1 200")
+
     async def test_bad_chunks(self) -> None:
         """
         A body that is not framed as it says ends both connections.

@@ -37,6 +37,7 @@ comes behind them waits."""
 _LONGEST_ANSWER_HEAD = 65536
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LAST = b"Connection: close\r\n"
+_BEGINNING = b"HTTP/1."
 
 
 class Mode(Enum):
@@ -283,6 +284,9 @@ class Exchange:
         """
         end = data.find(b"\r\n\r\n", at + max(0, sought - 3), at + _LONGEST_ANSWER_HEAD)
         if end < 0:
+            if not _BEGINNING.startswith(data[at : at + len(_BEGINNING)]):
+                self._begin(UNCLEAR)  # no head at all, and none to wait for
+                return len(data)
             long = len(data) - at >= _LONGEST_ANSWER_HEAD
             bare = None if long else _BARE_LF.search(data, at + max(0, sought - 1))
             # How the line behind it begins is of interest as well.
